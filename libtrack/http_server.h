@@ -1,0 +1,164 @@
+/*
+ * http_server.h - HTTP server over libmicrohttpd with a declared route table.
+ *
+ * Thread per connection + poll: handlers may block. What is not in the table is refused (404, 405
+ * with Allow); a trailing slash on an API path answers 307 to the path without. Requests with
+ * smuggling shapes (both length headers, differing lengths, bad Transfer-Encoding, two Hosts) get
+ * 400 + close before a handler runs. Bodies are read whole up to the route's cap (413), checked
+ * against the route's request schema (422 with `{"detail":[{type,loc,msg,input}…]}`), unless the
+ * route streams. Errors of a handler become `{"error": text, "type": …}`; a 5xx shows a tracing id
+ * instead of internals and is logged once. The tracing id (X-Request-Tracing-Id, checked, else a
+ * new UUID) is echoed.
+ *
+ * A handler runs on the connection's thread with a `struct trk_request` that is valid until it
+ * returns. Memory hung on request->mem (talloc) goes with it.
+ *
+ *     static int get_job(struct trk_request *req, struct trk_err *err)
+ *     {
+ *         const char *name = trk_req_param(req, "name");
+ *         ...
+ *         return trk_reply_json(req, 200, job);    // takes job
+ *     }
+ *     static const struct trk_route routes[] = {
+ *         {.method = "GET", .path = "/api/v1/job/{name}/{version}", .access = "scope:read_job",
+ *          .response_schema = "{\"$ref\":\"#/components/schemas/Job\"}", .handler = get_job,
+ *          .help = "One job by name and version; version may be `latest` or a wildcard."},
+ *     };
+ */
+#ifndef LIBTRACK_HTTP_SERVER_H
+#define LIBTRACK_HTTP_SERVER_H
+
+#include <jansson.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#include "libtrack/buf.h"
+#include "libtrack/err.h"
+#include "libtrack/metrics.h"
+
+struct trk_http_server;
+struct trk_request;
+
+typedef int (*trk_handler)(struct trk_request *req, struct trk_err *err);
+
+enum trk_route_flags {
+    TRK_ROUTE_RAW_BODY = 1,    /* body of any content type, whole, unparsed */
+    TRK_ROUTE_STREAM_BODY = 2, /* body goes to on_body piece by piece; handler runs at its end */
+    TRK_ROUTE_HIDDEN = 4,      /* not in OpenAPI (aliases, static pages) */
+    TRK_ROUTE_QUIET = 8,       /* not in the access log (probes, metrics) */
+    TRK_ROUTE_DEPRECATED = 16,
+};
+struct trk_route {
+    const char *method; /* "GET"; HEAD is answered for each GET */
+    const char *path; /* "/api/v1/x/{name}"; a last "{rest:path}" matches the remaining segments */
+    const char *access; /* rule text, understood by options.authorize; "public" asks nobody */
+    const char *request_schema;  /* JSON Schema text or NULL (no body) */
+    const char *response_schema; /* JSON Schema text or NULL (null/empty) */
+    const char *query;           /* documented query parameters: "tail:int=20:lines from the
+                                  * end;force:bool=false:…" or NULL.           Typed ones are checked: a wrong one is
+                                  * 422. Unknown parameters are ignored. */
+    trk_handler handler;
+    const char *help; /* one line */
+    unsigned flags;
+    size_t body_max_bytes; /* 0: options.body_max_bytes */
+    int (*on_body)(struct trk_request *req, const void *bytes, size_t len, struct trk_err *err);
+};
+struct trk_route_table {
+    const char *tag; /* OpenAPI tag: "jobs" */
+    const struct trk_route *routes;
+    size_t count;
+};
+
+struct trk_http_options {
+    const char *service;         /* "lifecycle": in /live and the logs */
+    const char *title, *version; /* OpenAPI */
+    const char *addr;            /* "127.0.0.1"; IPv6 allowed */
+    int port;                    /* 0: a free one, see trk_http_server_port */
+    const char *const
+        *prefixes; /* NULL-terminated mounts besides "/": {"/lifecycle", NULL}; may be NULL */
+    const struct trk_route_table *tables;
+    size_t table_count;
+    const char *component_schemas; /* JSON object text name -> schema for $ref, or NULL */
+    size_t body_max_bytes;         /* default cap; 0: 1 MiB */
+    unsigned connection_max;       /* 0: 512 */
+    unsigned per_ip_max;           /* 0: no limit */
+    unsigned timeout_s;            /* idle and slow-body limit; 0: 60 */
+    void *ctx;                     /* trk_req_ctx() */
+    /* Called before the body is read for every route whose access is not "public". Sets the subject
+     * with trk_req_set_subject. */
+    int (*authorize)(struct trk_request *req, const char *access, struct trk_err *err);
+    /* Compatibility spellings: may return another path for an unmatched one (talloc'd on the
+     * request) or NULL; trk_req_alias(req) is then true. */
+    const char *(*alias)(struct trk_request *req, const char *path);
+    /* Last touch on a JSON reply of an aliased request (renaming keys); returns the value to send,
+     * takes `value`. */
+    json_t *(*alias_reply)(struct trk_request *req, json_t *value);
+    /* For aliased requests: before the schema check; takes and returns the body. May be NULL. */
+    json_t *(*alias_body)(struct trk_request *req, json_t *body);
+    struct trk_metrics *metrics; /* request counters go here; borrows */
+};
+/* Listens and starts serving. TRK_CONFLICT when the port is taken ("port 7202 on 127.0.0.1 is
+ * already in use …"). */
+int trk_http_server_start(const struct trk_http_options *options, struct trk_http_server **ret,
+                          struct trk_err *err) TRK_MUST_CHECK;
+int trk_http_server_port(const struct trk_http_server *server);
+/* Stops accepting, waits for requests up to grace_ms, then closes. Frees. */
+void trk_http_server_stop(struct trk_http_server *server, int64_t grace_ms);
+/* Has stop begun? Streams ask. */
+bool trk_http_server_is_stopping(const struct trk_http_server *server);
+/* OpenAPI 3.1 document of the tables. Returns owned. Served at /openapi.json; /docs (and / for
+ * services) is a page made of it. */
+json_t *trk_http_openapi(const struct trk_http_options *options);
+
+/* -- request: all results borrow, valid until the handler returns -- */
+void *trk_req_ctx(const struct trk_request *req);
+void *trk_req_mem(struct trk_request *req); /* talloc context */
+const char *trk_req_method(const struct trk_request *req);
+const char *
+trk_req_path(const struct trk_request *req); /* as matched, without mount prefix, decoded */
+const char *
+trk_req_param(struct trk_request *req,
+              const char *name); /* decoded path parameter; never NULL for a declared one */
+const char *trk_req_query(struct trk_request *req, const char *name); /* decoded, or NULL */
+int64_t trk_req_query_int(struct trk_request *req, const char *name, int64_t otherwise);
+bool trk_req_query_bool(struct trk_request *req, const char *name, bool otherwise);
+const char *trk_req_header(struct trk_request *req, const char *name); /* any case, or NULL */
+const char *trk_req_cookie(struct trk_request *req, const char *name); /* URL-decoded, or NULL */
+const char *trk_req_tracing_id(const struct trk_request *req);
+const char *trk_req_peer(const struct trk_request *req);                  /* "127.0.0.1" */
+const json_t *trk_req_json(const struct trk_request *req);                /* parsed body, or NULL */
+const void *trk_req_body(const struct trk_request *req, size_t *ret_len); /* raw body */
+bool trk_req_is_alias(const struct trk_request *req);
+bool trk_req_is_disconnected(const struct trk_request *req);
+struct trk_http_server *trk_req_server(const struct trk_request *req);
+const struct trk_route *trk_req_route(const struct trk_request *req);
+/* The service's own notion of the caller; talloc'd on trk_req_mem by convention. */
+void trk_req_set_subject(struct trk_request *req, void *subject);
+void *trk_req_subject(const struct trk_request *req);
+/* State of a streaming upload. */
+void trk_req_set_user(struct trk_request *req, void *user, void (*fini)(void *user));
+void *trk_req_user(const struct trk_request *req);
+
+/* -- reply: at most one a request; all return 0 so that a handler can end with `return trk_reply_…`
+ * -- */
+int trk_reply_header(struct trk_request *req, const char *name,
+                     const char *value); /* before the reply; copies */
+int trk_reply_json(struct trk_request *req, int status,
+                   json_t *value);           /* takes value; NULL: null */
+int trk_reply_null(struct trk_request *req); /* 200 `null` */
+int trk_reply_empty(struct trk_request *req, int status);
+int trk_reply_text(struct trk_request *req, int status, const char *content_type,
+                   const char *text); /* copies */
+int trk_reply_bytes(struct trk_request *req, int status, const char *content_type, void *bytes,
+                    size_t len); /* takes malloc'd */
+int trk_reply_fd(struct trk_request *req, int status, const char *content_type, int fd,
+                 uint64_t offset, uint64_t size); /* takes fd */
+/* next fills up to size bytes: >0 bytes, 0 end, <0 broken (connection closed). It may block up to
+ * ~15 s at a time. fini(user) always runs. */
+int trk_reply_stream(struct trk_request *req, int status, const char *content_type,
+                     ssize_t (*next)(void *user, char *bytes, size_t size), void *user,
+                     void (*fini)(void *user));
+
+#endif

@@ -1,0 +1,40 @@
+/*
+ * str.h - small string helpers. Any thread.
+ */
+#ifndef LIBTRACK_STR_H
+#define LIBTRACK_STR_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/buf.h"
+#include "libtrack/err.h"
+
+bool trk_str_has_prefix(const char *s, const char *prefix);
+bool trk_str_has_suffix(const char *s, const char *suffix);
+bool trk_str_is_empty(const char *s); /* NULL or "" */
+/* Whole-string decimal integer within [min, max]; TRK_INVALID otherwise. */
+int trk_parse_int64(const char *s, int64_t min, int64_t max, int64_t *ret_value,
+                    struct trk_err *err) TRK_MUST_CHECK;
+/* true|false|yes|no|on|off|1|0, any case. */
+int trk_parse_bool(const char *s, bool *ret_value, struct trk_err *err) TRK_MUST_CHECK;
+
+/* RFC 3986 §2.1. Encodes all but unreserved characters (and those of `keep`, may be NULL). */
+int trk_url_encode(struct trk_buf *buf, const char *s, size_t len, const char *keep);
+/* Decodes %XX; TRK_INVALID on a broken escape or an encoded NUL. Returns owned in *ret. */
+int trk_url_decode(const char *s, size_t len, char **ret, struct trk_err *err) TRK_MUST_CHECK;
+
+/* RFC 4648 §4. Encode appends; decode is strict (padding required, no white space) and TRK_INVALID
+ * otherwise; *ret owned, terminated. */
+int trk_base64_encode(struct trk_buf *buf, const void *bytes, size_t len);
+int trk_base64_decode(const char *s, size_t len, void **ret, size_t *ret_len,
+                      struct trk_err *err) TRK_MUST_CHECK;
+
+void trk_hex(const void *bytes, size_t len, char *out /* 2*len+1 */);
+/* Is it valid UTF-8 (RFC 3629)? */
+bool trk_utf8_is_valid(const char *s, size_t len);
+/* Removes ANSI escape sequences (ECMA-48 CSI and OSC) in place. */
+void trk_strip_ansi(char *s);
+
+#endif

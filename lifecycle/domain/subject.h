@@ -1,0 +1,39 @@
+/*
+ * subject.h - who is asking: a user, an ESC, a job family, or one of our own services.
+ */
+#ifndef LIFECYCLE_DOMAIN_SUBJECT_H
+#define LIFECYCLE_DOMAIN_SUBJECT_H
+
+#include <stdbool.h>
+
+#include "libtrack/jwt.h"
+
+struct permission {
+    const char *scope;
+    const char *family_name;            /* NULL: any */
+    const char *job_name, *job_version; /* NULL: any; set together */
+    const char *endpoint;               /* NULL: any */
+};
+/* Hangs on the request's memory. */
+struct subject {
+    enum trk_subject_type type;
+    const char *id;       /* registry_authsubject.id; NULL for internal */
+    const char *name;     /* username, ESC name, family name, service name */
+    const char *token_id; /* or NULL */
+    const char *token;    /* the text presented */
+    bool is_staff, is_active;
+    struct trk_token claims;
+    const struct permission *permissions;
+    unsigned permission_count;
+};
+
+/* Does the subject hold `scope` on this job (endpoint NULL: the job as a whole, so endpoint-limited
+ * rows do not count)? Pure. */
+bool subject_can(const struct subject *subject, const char *scope, const char *family,
+                 const char *version, const char *endpoint);
+/* Does it hold the scope on anything (listing)? */
+bool subject_can_somewhere(const struct subject *subject, const char *scope);
+/* "User admin", "ESC billing", "Job family adder", "Service pub". */
+int subject_describe(const struct subject *subject, char *out, unsigned size);
+
+#endif

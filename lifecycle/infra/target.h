@@ -1,0 +1,68 @@
+/*
+ * target.h - an infrastructure target: where generations of jobs run. process now; docker and
+ * kubernetes behind the same interface.
+ *
+ * A target holds observed state only; desired state is in Postgres. Every call is idempotent by
+ * generation id, so the deployment queue may repeat it after a crash. Calls may block (network,
+ * exec) and come from any thread. A target never touches the database.
+ *
+ *     const struct infra_target *t = infra_registry_find(registry, "process", &err);
+ *     t->apply(t, &spec, &obs, &err);      // starts it, or finds it started already
+ */
+#ifndef LIFECYCLE_INFRA_TARGET_H
+#define LIFECYCLE_INFRA_TARGET_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/buf.h"
+#include "libtrack/err.h"
+
+struct infra_generation_spec {
+    const char *generation_id;
+    const char *job_name, *job_version;
+    const char *image_name;   /* host:port/ns/job-entrypoint/name:tag */
+    const char *image_digest; /* sha256:… of the manifest: what is really run */
+    const char *manifest_yaml;
+    const char *const
+        *env; /* "K=V", NULL-terminated: injected + manifest + secrets, resolved by the caller */
+    int64_t deployment_timestamp;
+    int64_t memory_max_bytes, cpu_max_milli; /* 0: no limit */
+    int64_t replicas;
+};
+
+enum infra_state { INFRA_STARTING, INFRA_RUNNING, INFRA_BACKOFF, INFRA_FAILED, INFRA_GONE };
+
+struct infra_observation {
+    char generation_id[40];
+    char job_name[513], job_version[257];
+    enum infra_state state;
+    char address[512]; /* host:port to call, "" when none yet */
+    int64_t restarts;
+    char reason[512]; /* why it is not running: "exited with status 1 …" */
+};
+
+struct infra_target {
+    const char *name;
+    void *state;
+    int (*apply)(const struct infra_target *t, const struct infra_generation_spec *spec,
+                 struct infra_observation *ret, struct trk_err *err);
+    /* Begins a graceful end: no new calls, in-flight ones finish within grace_ms, then it is
+     * killed; returns at once. Unknown ids are fine. */
+    int (*stop)(const struct infra_target *t, const char *generation_id, int64_t grace_ms,
+                struct trk_err *err);
+    /* Removes every trace (kills first if need be). Idempotent. */
+    int (*remove)(const struct infra_target *t, const char *generation_id, struct trk_err *err);
+    /* TRK_NOT_FOUND when the target does not know it. */
+    int (*observe)(const struct infra_target *t, const char *generation_id,
+                   struct infra_observation *ret, struct trk_err *err);
+    /* All generations; *ret owned array (free). A failure means "unknown", never "empty". */
+    int (*list)(const struct infra_target *t, struct infra_observation **ret, size_t *ret_count,
+                struct trk_err *err);
+    /* Last `tail` lines (0: all kept) of the generation's output. */
+    int (*logs)(const struct infra_target *t, const char *generation_id, size_t tail,
+                struct trk_buf *out, struct trk_err *err);
+};
+
+#endif

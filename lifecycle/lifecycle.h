@@ -1,0 +1,33 @@
+/*
+ * lifecycle.h - what the rooms of lifecycle share: configuration, pool, targets, metrics. Made in
+ * main.c before threads start, then read-only (the pointed-to objects guard themselves).
+ */
+#ifndef LIFECYCLE_LIFECYCLE_H
+#define LIFECYCLE_LIFECYCLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "libtrack/metrics.h"
+#include "libtrack/pg.h"
+
+struct infra_target;
+struct deploy_queue;
+struct supervisor;
+struct event_hub;
+
+struct lifecycle {
+    const struct lifecycle_config *config; /* lifecycle/config.h */
+    struct trk_pg_pool *pool;
+    struct trk_pg_options pg_options; /* for dedicated connections (LISTEN, leader) */
+    struct trk_metrics *metrics;
+    const struct infra_target *const *targets;
+    size_t target_count;
+    struct deploy_queue *deploy; /* deploy/ */
+    struct supervisor *supervisor;
+    struct event_hub *events;   /* api/events.c */
+    const char *internal_token; /* what lifecycle shows image_builder; secret */
+    char instance_id[40];       /* lease owner */
+};
+
+#endif

@@ -1,0 +1,51 @@
+/*
+ * deployment.h - rows of registry_deployment (the durable queue), registry_source, the sealed
+ * secrets, registry_jobgeneration.
+ *
+ * Claiming, renewing and moving a step are single statements guarded by the lease owner: a worker
+ * that lost its lease changes nothing (TRK_CONFLICT). Structs hang on `mem`.
+ */
+#ifndef LIFECYCLE_STORE_DEPLOYMENT_H
+#define LIFECYCLE_STORE_DEPLOYMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/pg.h"
+
+struct deployment {
+    const char *id, *status, *manifest, *error, *job_name, *job_version, *deployed_by, *build_logs,
+        *phase, *image_name;
+    const char *infrastructure_target, *warnings, *kind, *step, *build_flags, *subject_id,
+        *source_digest, *image_digest, *generation_id;
+    int64_t create_time, update_time; /* Unix seconds */
+    bool force, created_job;
+    int64_t attempts;
+};
+
+/* TRK_NOT_FOUND. */
+int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct deployment **ret,
+                         struct trk_err *err) TRK_MUST_CHECK;
+/* Newest update first; build_logs left out. */
+int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
+                          size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* The newest attempt of a job (for build-logs). TRK_NOT_FOUND. */
+int deployment_store_last_of_job(struct trk_pg *conn, void *mem, const char *name,
+                                 const char *version, struct deployment **ret,
+                                 struct trk_err *err) TRK_MUST_CHECK;
+/* Inserts it in_progress with step "build" and phase "queued"; TRK_CONFLICT naming the running one
+ * when the job has one in progress. */
+int deployment_store_insert(struct trk_pg *conn, const struct deployment *deployment,
+                            struct trk_err *err) TRK_MUST_CHECK;
+/* Reported by image_builder while the deployment is in progress; TRK_NOT_FOUND / TRK_CONFLICT
+ * (ended). */
+int deployment_store_set_phase(struct trk_pg *conn, const char *id, const char *phase,
+                               struct trk_err *err) TRK_MUST_CHECK;
+int deployment_store_add_warnings(struct trk_pg *conn, const char *id, const char *warnings,
+                                  struct trk_err *err) TRK_MUST_CHECK;
+/* Stores a build context by content. */
+int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char ret_digest[72],
+                     struct trk_err *err) TRK_MUST_CHECK;
+
+#endif

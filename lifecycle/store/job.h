@@ -1,0 +1,62 @@
+/*
+ * job.h - rows of registry_job and registry_jobfamily.
+ *
+ * Structs and their strings hang on the talloc context `mem` that the caller gives. Functions
+ * taking `struct trk_pg *` run in the caller's unit of work. No rules here: who may do what and
+ * which version `latest` means is domain/.
+ */
+#ifndef LIFECYCLE_STORE_JOB_H
+#define LIFECYCLE_STORE_JOB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/pg.h"
+
+struct job {
+    const char *id, *family_id, *name, *version;
+    const char *status; /* domain/status.h: starting | running | error | orphaned | lost */
+    int64_t create_time, update_time, last_call_time; /* Unix seconds; 0: never */
+    const char *manifest;                             /* YAML text as submitted, or NULL */
+    const char *internal_name;                        /* host:port, or NULL */
+    const char *error, *notice, *image_tag, *deployed_by, *infrastructure_target;
+    const char *replica_internal_names; /* comma list */
+    const char *job_type_version, *infrastructure_stats;
+    const char *generation_id, *image_name, *image_digest, *source_digest,
+        *spec_digest; /* or NULL */
+};
+
+/* TRK_NOT_FOUND: "no job named x …". Exact version. */
+int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                  struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* Jobs of one family (name) or all (NULL), ordered by name, version. *ret is a talloc array. */
+int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
+                   size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* Inserts or updates by (name, version); create_time and id of an existing row stay. update_time :=
+ * job->update_time, or now when 0. */
+int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *err) TRK_MUST_CHECK;
+/* Status with its reason: writes the row, a registry_jobstatusevent, and a job_changed event, in
+ * the caller's transaction. `error` NULL clears. */
+int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,
+                         const char *status, const char *error, const char *reason,
+                         struct trk_err *err) TRK_MUST_CHECK;
+/* Deletes the row, keeps it in registry_trashjob when to_trash; writes job_removed. A missing row
+ * is fine. */
+int job_store_delete(struct trk_pg *conn, const char *name, const char *version, bool to_trash,
+                     struct trk_err *err) TRK_MUST_CHECK;
+/* Was this version deployed and deleted before? */
+int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *version, bool *ret,
+                          struct trk_err *err) TRK_MUST_CHECK;
+
+/* Family by name; TRK_NOT_FOUND. *ret_id hangs on mem. */
+int family_store_get(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
+                     struct trk_err *err) TRK_MUST_CHECK;
+/* Creates the family with its subject and a signed token unless it is there. */
+int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
+                        const char **ret_id, struct trk_err *err) TRK_MUST_CHECK;
+/* The family's active token (what its jobs get as AUTH_TOKEN). */
+int family_store_token(struct trk_pg *conn, void *mem, const char *name, const char **ret_token,
+                       struct trk_err *err) TRK_MUST_CHECK;
+
+#endif
