@@ -38,5 +38,8 @@ int trk_file_tail(const char *path, size_t lines, size_t cap_bytes, struct trk_b
  * TRK_INVALID. */
 int trk_open_beneath(int dirfd, const char *path, int flags, mode_t mode, int *ret_fd,
                      struct trk_err *err) TRK_MUST_CHECK;
+/* That walk: refuses every symbolic link and "..". */
+int trk_open_beneath_walk(int dirfd, const char *path, int flags, mode_t mode, int *ret_fd,
+                          struct trk_err *err) TRK_MUST_CHECK;
 
 #endif
