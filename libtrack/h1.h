@@ -21,6 +21,7 @@
 
 #define TRK_H1_HEADERS_MAX 100
 #define TRK_H1_HEAD_MAX    (32 * 1024)
+#define TRK_H1_TARGET_MAX  (16 * 1024) /* longer ones are 414 */
 
 struct trk_h1_slice {
     const char *at;
@@ -102,5 +103,12 @@ void trk_h1_chunked_init(struct trk_h1_chunked *c);
  * most one piece a call). 1: the body's end was consumed; 0: go on; -400 on a fault. */
 int trk_h1_chunked_next(struct trk_h1_chunked *c, const char *bytes, size_t len, size_t *ret_used,
                         struct trk_h1_slice *ret_data);
+/* Has the last chunk's line been consumed? A call never consumes both that line and a part of the
+ * trailer section, so that a proxy which forwards the checked bytes can leave the trailers out. */
+bool trk_h1_chunked_in_trailer(const struct trk_h1_chunked *c);
+/* Compares ignoring ASCII case; `lower` is a lower-case string. */
+bool trk_h1_is(struct trk_h1_slice slice, const char *lower);
+/* Is `lower` one of the comma-separated tokens of a field value (RFC 9110 §5.6.1)? */
+bool trk_h1_has_token(struct trk_h1_slice value, const char *lower);
 
 #endif
