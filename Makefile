@@ -26,9 +26,16 @@ PROGRAMS :=
 OBJECTS :=
 TESTS :=
 
-# $(call area,NAME): every NAME/**/*.c but main.c goes into $(B)/NAME.a; tests/unit/NAME/**/test_*.c are its tests.
+# $(call area,NAME): every NAME/**/*.c but main.c goes into $(B)/NAME.a; tests/unit/NAME/**/test_*.c are its tests,
+# linked with tests/unit/support/*.c too.
 find-c = $(shell find $(1) -name '*.c' $(2) 2>/dev/null | LC_ALL=C sort)
 objects = $(patsubst %.c,$(B)/%.o,$(1))
+TEST_SUPPORT := $(B)/tests/unit/support.a
+TEST_SUPPORT_OBJECTS := $(call objects,$(call find-c,tests/unit/support))
+OBJECTS += $(TEST_SUPPORT_OBJECTS)
+$(TEST_SUPPORT): $(TEST_SUPPORT_OBJECTS)
+	@mkdir -p $(@D); rm -f $@
+	ar rcs $@ $^
 define area
 $(1)_OBJECTS := $$(call objects,$$(call find-c,$(1),! -name main.c ! -path '*/python/*'))
 OBJECTS += $$($(1)_OBJECTS)
@@ -37,8 +44,8 @@ $(B)/$(1).a: $$($(1)_OBJECTS)
 	$$(if $$($(1)_OBJECTS),ar rcs $$@ $$^,ar rcs $$@)
 $(1)_TESTS := $$(patsubst %.c,$(B)/%,$$(call find-c,tests/unit/$(1),-name 'test_*.c'))
 TESTS += $$($(1)_TESTS)
-$$($(1)_TESTS): $(B)/%: $(B)/%.o $(B)/$(1).a $(B)/libtrack.a
-	$$(CC) $$(LDFLAGS) -o $$@ $$< $(B)/$(1).a $(B)/libtrack.a $$($(1)_LIBS) -lcheck -lsubunit -lrt -lm $$(LIBS)
+$$($(1)_TESTS): $(B)/%: $(B)/%.o $(TEST_SUPPORT) $(B)/$(1).a $(B)/libtrack.a
+	$$(CC) $$(LDFLAGS) -o $$@ $$< $(TEST_SUPPORT) $(B)/$(1).a $(B)/libtrack.a $$($(1)_LIBS) -lcheck -lsubunit -lrt -lm $$(LIBS)
 endef
 # $(call program,NAME,AREA): AREA/main.c linked with the area and libtrack into $(B)/bin/NAME.
 define program

@@ -6,11 +6,13 @@
  * answers TRK_UNAVAILABLE within the configured wait and recovers by itself. No server-side
  * prepared statements (poolers). Any thread; one connection is used by one thread at a time.
  *
- *     TRK_PG_AUTO(conn) = NULL;                                   // given back at the end of the
- * scope if (trk_pg_acquire(pool, &conn, err) < 0) return err->code; struct trk_pg_result *res =
- * NULL; if (trk_pg_query(conn, &res, err, "select id, name from registry_esc where id = $1", "s",
- * id) < 0) ... for (int row = 0; row < trk_pg_rows(res); row++) puts(trk_pg_text(res, row,
- * "name"));
+ *     TRK_PG_AUTO(conn) = NULL;         // given back at the end of the scope
+ *     TRK_PG_RESULT_AUTO(res) = NULL;
+ *     if (trk_pg_acquire(pool, &conn, err) < 0 ||
+ *         trk_pg_query(conn, &res, err, "select name from x where id = $1", "s", id) < 0)
+ *         return err->code;
+ *     for (int row = 0; row < trk_pg_rows(res); row++)
+ *         puts(trk_pg_text(res, row, "name"));
  */
 #ifndef LIBTRACK_PG_H
 #define LIBTRACK_PG_H
@@ -27,10 +29,12 @@ struct trk_pg_result;
 
 struct trk_pg_options {
     const char *conninfo;       /* host=… port=… user=… password=… dbname=…; copied */
-    const char *schema;         /* search_path, created if missing; NULL: public */
+    const char *schema;         /* search_path; made by trk_pg_migrate; NULL: the server's own */
     unsigned size;              /* connections at most */
     int64_t acquire_timeout_ms; /* waiting for a free one; 0: 5000 */
     const char *application_name;
+    int64_t connect_timeout_ms;   /* 0: 1500 */
+    int64_t statement_timeout_ms; /* of one statement; 0: 30000 */
 };
 struct trk_pg_pool *trk_pg_pool_new(const struct trk_pg_options *options); /* connects lazily */
 void trk_pg_pool_free(struct trk_pg_pool *pool);
@@ -39,9 +43,11 @@ struct trk_pg_stats {
     uint64_t opened, failed, closed, queries;
 };
 void trk_pg_pool_stats(struct trk_pg_pool *pool, struct trk_pg_stats *ret);
-/* Cached answer of a check at most once a second in the background of callers; never blocks longer
- * than 1 s. */
+/* Does the server answer? What the last statement or check has shown; asking starts a check in the
+ * background when that is older than a second. Never blocks. */
 bool trk_pg_pool_is_up(struct trk_pg_pool *pool);
+/* Why it does not, in the server's or the system's own words: for the log, not for clients. */
+void trk_pg_pool_last_error(struct trk_pg_pool *pool, char *out, size_t size);
 
 int trk_pg_acquire(struct trk_pg_pool *pool, struct trk_pg **ret,
                    struct trk_err *err) TRK_MUST_CHECK;
@@ -51,12 +57,15 @@ void trk_pg_cleanup(struct trk_pg **conn);
 
 /* Parameters by `types`: s text (NULL is SQL null), i int64_t, b bool (int), d double, x bytes
  * (const void *, size_t). *ret owned, may be asked as NULL for statements without rows. Errors:
- * 23505 -> TRK_CONFLICT, 40001/40P01 -> TRK_UNAVAILABLE, connection -> TRK_UNAVAILABLE, rest
- * TRK_INTERNAL; SQL never gets into the text shown to clients. */
+ * unique and foreign key violations -> TRK_CONFLICT, a value that does not fit its column ->
+ * TRK_INVALID, deadlocks, time limits and a lost connection -> TRK_UNAVAILABLE, disk full ->
+ * TRK_NO_SPACE, rest TRK_INTERNAL; SQL never gets into the text shown to clients. */
 int trk_pg_query(struct trk_pg *conn, struct trk_pg_result **ret, struct trk_err *err,
                  const char *sql, const char *types, ...) TRK_MUST_CHECK;
 /* Number of rows touched by the last statement of this connection. */
 int64_t trk_pg_affected(const struct trk_pg *conn);
+/* Lifts (0) or sets the time limit of statements on this connection until it is given back. */
+int trk_pg_set_timeout(struct trk_pg *conn, int64_t timeout_ms, struct trk_err *err) TRK_MUST_CHECK;
 /* Begin … commit around fn; retried up to 5 times on serialization failures and deadlocks. fn
  * returns 0 to commit. */
 int trk_pg_transaction(struct trk_pg_pool *pool,
