@@ -18,6 +18,7 @@
 /* What the child does before exec, so that a failure can be named. */
 enum stage {
     STAGE_READY, /* all set up, waiting at the gate */
+    STAGE_PID,   /* from a detached child: errnum is its pid */
     STAGE_SESSION,
     STAGE_CGROUP,
     STAGE_STDIO,
@@ -28,6 +29,7 @@ enum stage {
     STAGE_EXEC,
 };
 static const char *const stage_texts[] = {
+    "",
     "",
     "making a session",
     "joining the control group",
@@ -218,10 +220,29 @@ static void child_wait_at_gate(int status_fd, int gate_fd)
     }
 }
 
+/* A detached child: the middle process ends at once, so that init takes the child over. */
+static void child_detach(int status_fd)
+{
+    pid_t pid = fork();
+    if (pid < 0) {
+        child_fail(status_fd, STAGE_SESSION, errno);
+    }
+    if (pid > 0) {
+        _exit(0);
+    }
+    struct child_report report = {STAGE_PID, (int)getpid()};
+    if (write(status_fd, &report, sizeof(report)) != (ssize_t)sizeof(report)) {
+        _exit(127);
+    }
+}
+
 static _Noreturn void child_main(const struct plan *plan)
 {
     const struct trk_proc_options *o = plan->options;
     int status_fd = plan->status_fd, gate_fd = o->gate_fd;
+    if (o->detach) {
+        child_detach(status_fd);
+    }
     if (o->new_session && setsid() < 0) {
         child_fail(status_fd, STAGE_SESSION, errno);
     }
@@ -306,15 +327,21 @@ static void default_env(char *out[TRK_COUNT(default_names) + 1])
     out[count] = NULL;
 }
 
-/* Waits for the child's report: nothing (exec happened), ready (at the gate), or a failure. */
-static int await_child(int fd, const struct plan *plan, struct trk_err *err)
+/* Waits for the child's report: nothing (exec happened), ready (at the gate), or a failure. A
+ * detached child tells its pid first. */
+static int await_child(int fd, const struct plan *plan, pid_t *pid, struct trk_err *err)
 {
-    struct child_report report;
+    struct child_report report = {0};
     ssize_t n;
     do {
         n = read(fd, &report, sizeof(report));
-    } while (n < 0 && errno == EINTR);
-    if (n == 0 || (n == (ssize_t)sizeof(report) && report.stage == STAGE_READY)) {
+        if (n == (ssize_t)sizeof(report) && report.stage == STAGE_PID) {
+            *pid = report.errnum;
+        }
+    } while ((n < 0 && errno == EINTR) ||
+             (n == (ssize_t)sizeof(report) && report.stage == STAGE_PID));
+    bool is_ready = n == (ssize_t)sizeof(report) && report.stage == STAGE_READY;
+    if ((n == 0 || is_ready) && *pid > 0) {
         return 0;
     }
     if (n != (ssize_t)sizeof(report)) {
@@ -349,16 +376,27 @@ static int spawn(const struct plan *plan, int status_read_fd, int status_write_f
         return trk_err_errno(err, errno, "starting %s: fork", plan->path);
     }
     (void)close(status_write_fd);
-    struct trk_proc proc = {.pid = pid, .pidfd = open_pidfd(pid)};
+    bool is_detached = plan->options->detach;
+    struct trk_proc proc = {.pid = is_detached ? 0 : pid, .pidfd = -1};
     char state;
-    int rc = await_child(status_read_fd, plan, err);
-    if (rc == 0 && read_start_ticks(pid, &proc.start_ticks, &state) < 0) {
+    int rc = await_child(status_read_fd, plan, &proc.pid, err);
+    if (proc.pid > 0) {
+        proc.pidfd = open_pidfd(proc.pid);
+    }
+    if (is_detached) { /* reap the middle process: from here on the child is init's */
+        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        }
+    }
+    if (rc == 0 && read_start_ticks(proc.pid, &proc.start_ticks, &state) < 0) {
         rc = trk_err_set(err, TRK_INTERNAL, "starting %s: /proc/%d/stat cannot be read", plan->path,
-                         (int)pid);
+                         (int)proc.pid);
     }
     if (rc < 0) {
-        (void)kill(pid, SIGKILL); /* our own unreaped child: the pid cannot have been reused */
-        while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+        /* A child that reported a failure is about to exit by itself; ours is also reaped. */
+        if (!is_detached) {
+            (void)kill(pid, SIGKILL);
+            while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
+            }
         }
         trk_proc_fini(&proc);
         return rc;

@@ -37,6 +37,8 @@ struct trk_proc_options {
                                         exec; NULL: none */
     int64_t memory_limit_bytes;      /* RLIMIT_AS unless 0 */
     bool die_with_parent;
+    bool detach; /* becomes init's child: whoever dies here, it does not notice; its exit status
+                    cannot be had by waiting */
     int gate_fd; /* -1, or a pipe's read end: the child execs only after reading one byte, exits on
                     EOF */
 };

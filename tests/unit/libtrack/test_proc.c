@@ -328,6 +328,30 @@ START_TEST(test_dies_with_parent)
 }
 END_TEST
 
+START_TEST(test_detached_child_is_not_ours_but_known)
+{
+    struct trk_err err = {0};
+    struct trk_proc_options options;
+    trk_proc_options_init(&options);
+    const char *const argv[] = {"sleep", "1000", NULL};
+    options.argv = argv;
+    options.detach = true;
+    options.new_session = true;
+    struct trk_proc proc;
+    ck_assert_int_eq(trk_proc_spawn(&options, &proc, &err), 0);
+    ck_assert(trk_proc_is_alive(&proc));
+    ck_assert_int_eq(waitpid(-1, NULL, WNOHANG), -1);
+    ck_assert_int_eq(errno, ECHILD);
+    ck_assert_int_eq(trk_proc_signal(&proc, SIGKILL, &err), 0);
+    int status = 0;
+    ck_assert_int_eq(trk_proc_wait(&proc, 20000, &status, &err), 0);
+    ck_assert_int_eq(status, -1);
+    trk_proc_fini(&proc);
+    options.cwd = "/no/such/folder";
+    ck_assert_int_eq(trk_proc_spawn(&options, &proc, &err), TRK_NOT_FOUND);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("proc");
@@ -345,6 +369,7 @@ int main(void)
     tcase_add_test(tcase, test_identity_survives_and_is_not_confused);
     tcase_add_test(tcase, test_many_threads);
     tcase_add_test(tcase, test_dies_with_parent);
+    tcase_add_test(tcase, test_detached_child_is_not_ours_but_known);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
