@@ -82,4 +82,4 @@ unit: tests $(EXTRAS) $(PROGRAMS) ## Run the unit tests.
 	@utils/run-unit-tests.sh $(TESTS)
 
 help: ## List the targets.
-	@grep -hE '^[a-zA-Z_-]+:.*?## ' $(MAKEFILE_LIST) | LC_ALL=C sort | awk -F ':.*?## ' '{printf "  %-18s %s\n", $$1, $$2}'
+	@grep -hE '^[a-zA-Z0-9_-]+:.*?## ' $(MAKEFILE_LIST) | LC_ALL=C sort | awk -F ':.*?## ' '{printf "  %-18s %s\n", $$1, $$2}'

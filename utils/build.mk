@@ -1,0 +1,52 @@
+# Targets for people and CI: set up, run on this machine, check.
+.PHONY: setup quickstart up down status logs clean test e2e bench lint run-lifecycle run-image_builder run-pub
+LOCAL := utils/local.sh
+# Programs that the services are started from; `make SAN=… up` runs the instrumented ones.
+export RACETRACK_BIN ?= $(CURDIR)/$(B)/bin
+
+setup: ## Install the missing Debian packages (utils/packages.txt); SETUP_GROUPS="build run" for some.
+	@utils/setup.sh $(SETUP_GROUPS)
+
+quickstart: ## From nothing to an answer: install, build, start, deploy the sample, call it.
+	@utils/quickstart.sh
+
+up: all ## Start Postgres and all services in the background (RACETRACK_STATE, *_PORT).
+	@$(LOCAL) up
+
+down: ## Stop the services, their jobs and Postgres.
+	@$(LOCAL) down
+
+status: ## Show what runs, where, since when.
+	@$(LOCAL) status || true
+
+logs: ## Show the last log lines; service=lifecycle for one, follow=1 to follow.
+	@$(LOCAL) logs $(if $(follow),-f) $(service)
+
+run-lifecycle run-image_builder run-pub: run-%: all
+	@$(LOCAL) run $*
+
+clean: ## Stop everything this checkout started, remove its state and build folders.
+	@$(LOCAL) clean
+	@rm -rf build .pytest_cache
+	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# The packages come first, so these build in a second make (the areas' rules ask the installed packages).
+test: ## Build, then run the unit tests, the fuzz corpora and the end-to-end suite.
+	@utils/setup.sh build run test
+	@$(MAKE) --no-print-directory all unit $(if $(filter fuzz-replay,$(FUZZ_TARGETS)),fuzz-replay)
+	@$(MAKE) --no-print-directory e2e
+
+e2e: all ## Run the end-to-end suite (args="-k name" picks tests).
+	@$(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e $(args)
+
+bench: all ## Measure against peers in the same run.
+	@utils/setup.sh build run bench
+	@tests/bench/run.sh
+
+lint: ## Check layout, banned functions, C and shell (clang-format, cppcheck, shellcheck).
+	@utils/lint.sh
+
+# unit-AREA: the unit tests of one area.
+unit-%: $(EXTRAS) $(PROGRAMS)
+	@$(MAKE) --no-print-directory $($*_TESTS)
+	@utils/run-unit-tests.sh $($*_TESTS)
