@@ -306,3 +306,70 @@ void trk_strip_ansi(char *s)
     }
     *out = '\0';
 }
+
+#define NEAREST_LEN_MAX 64
+
+static char folded(char c)
+{
+    return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? (char)(c - 'A' + 'a') : c;
+}
+
+static size_t min3(size_t a, size_t b, size_t c)
+{
+    size_t smaller = a < b ? a : b;
+    return smaller < c ? smaller : c;
+}
+
+/* Optimal string alignment distance; case and '-'/'_' do not count. Both at most NEAREST_LEN_MAX.
+ */
+static size_t edit_distance(const char *a, size_t a_len, const char *b, size_t b_len)
+{
+    size_t rows[3][NEAREST_LEN_MAX + 1];
+    size_t *before = rows[0], *previous = rows[1], *current = rows[2];
+    for (size_t j = 0; j <= b_len; j++) {
+        previous[j] = j;
+    }
+    for (size_t i = 1; i <= a_len; i++) {
+        current[0] = i;
+        for (size_t j = 1; j <= b_len; j++) {
+            bool is_same = folded(a[i - 1]) == folded(b[j - 1]);
+            current[j] = min3(previous[j] + 1, current[j - 1] + 1, previous[j - 1] + !is_same);
+            if (i > 1 && j > 1 && folded(a[i - 1]) == folded(b[j - 2]) &&
+                folded(a[i - 2]) == folded(b[j - 1]) && before[j - 2] + 1 < current[j]) {
+                current[j] = before[j - 2] + 1;
+            }
+        }
+        size_t *oldest = before;
+        before = previous;
+        previous = current;
+        current = oldest;
+    }
+    return previous[b_len];
+}
+
+const char *trk_str_nearest(const char *s, const char *const *candidates, size_t count)
+{
+    size_t len = strlen(s);
+    if (len == 0 || len > NEAREST_LEN_MAX) {
+        return NULL;
+    }
+    const char *best = NULL;
+    size_t best_distance = len / 3 > 2 ? len / 3 + 1 : len > 2 ? 3 : 2; /* must be below */
+    for (size_t i = 0; i < count; i++) {
+        size_t candidate_len = strlen(candidates[i]);
+        if (candidate_len > NEAREST_LEN_MAX) {
+            continue;
+        }
+        size_t distance = edit_distance(s, len, candidates[i], candidate_len);
+        /* "requirements" for "requirements_path" */
+        size_t shared = len < candidate_len ? len : candidate_len;
+        if (shared >= 4 && distance > 2 && strncasecmp(s, candidates[i], shared) == 0) {
+            distance = 2;
+        }
+        if (distance < best_distance) {
+            best = candidates[i];
+            best_distance = distance;
+        }
+    }
+    return best;
+}

@@ -36,5 +36,8 @@ void trk_hex(const void *bytes, size_t len, char *out /* 2*len+1 */);
 bool trk_utf8_is_valid(const char *s, size_t len);
 /* Removes ANSI escape sequences (ECMA-48 CSI and OSC) in place. */
 void trk_strip_ansi(char *s);
+/* The candidate that `s` is probably a misspelling of (edit distance; case and '-' for '_' do not
+ * count; a beginning of it), or NULL. Borrows from `candidates`. */
+const char *trk_str_nearest(const char *s, const char *const *candidates, size_t count);
 
 #endif

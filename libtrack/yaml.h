@@ -10,6 +10,7 @@
 #define LIBTRACK_YAML_H
 
 #include <jansson.h>
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "libtrack/buf.h"
@@ -21,6 +22,12 @@
 /* *ret owned: any value; an empty document is null. `name` is for errors ("job.yaml"). */
 int trk_yaml_parse(const char *bytes, size_t len, const char *name, json_t **ret,
                    struct trk_err *err) TRK_MUST_CHECK;
+/* The same, and where things stand: *ret_lines (owned) maps the path of every key and list item
+ * ("git.remote", "public_endpoints[2]") to its line, counted from 1. */
+int trk_yaml_parse_lines(const char *bytes, size_t len, const char *name, json_t **ret,
+                         json_t **ret_lines, struct trk_err *err) TRK_MUST_CHECK;
+/* Would `s` without quotes be read as a string (not as null, a boolean or a number)? */
+bool trk_yaml_is_plain_string(const char *s);
 /* Block style, keys in order, strings quoted when they would read as something else. */
 int trk_yaml_dump(const json_t *value, struct trk_buf *buf);
 
