@@ -1,4 +1,17 @@
 # Build rules of lifecycle.
+# The numbered SQL files become the rows of a C table (lifecycle/store/migrations.c includes it).
+LIFECYCLE_SQL := $(sort $(wildcard lifecycle/store/sql/[0-9]*.sql))
+$(B)/gen/migrations.inc: $(LIFECYCLE_SQL) lifecycle/build.mk
+	@mkdir -p $(@D)
+	@for file in $(LIFECYCLE_SQL); do \
+	  name=$$(basename $$file .sql); \
+	  printf '{%d, "%s",\n' "$$((10#$${name%%_*}))" "$$name"; \
+	  sed -e 's/\\/\\\\/g' -e 's/"/\\"/g' -e 's/.*/"&\\n"/' "$$file"; \
+	  echo '},'; \
+	done > $@.new
+	@mv $@.new $@
+GENERATED += $(B)/gen/migrations.inc
+
 $(eval $(call area,lifecycle))
 ifneq ($(wildcard lifecycle/main.c),)
 $(eval $(call program,lifecycle,lifecycle))

@@ -18,6 +18,7 @@ struct event_hub;
 
 struct lifecycle {
     const struct lifecycle_config *config; /* lifecycle/config.h */
+    const char *auth_key, *secret_key;     /* signing tokens, sealing secrets */
     struct trk_pg_pool *pool;
     struct trk_pg_options pg_options; /* for dedicated connections (LISTEN, leader) */
     struct trk_metrics *metrics;

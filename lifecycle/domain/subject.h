@@ -28,11 +28,14 @@ struct subject {
 };
 
 /* Does the subject hold `scope` on this job (endpoint NULL: the job as a whole, so endpoint-limited
- * rows do not count)? Pure. */
+ * rows do not count; version NULL: the family as a whole, so rows of single jobs do not count)?
+ * Pure. */
 bool subject_can(const struct subject *subject, const char *scope, const char *family,
                  const char *version, const char *endpoint);
-/* Does it hold the scope on anything (listing)? */
+/* Does it hold the scope on anything (listing)? Rows limited to an endpoint do not count. */
 bool subject_can_somewhere(const struct subject *subject, const char *scope);
+/* Does it hold the scope on everything? What stands above jobs (call_admin_api) needs that. */
+bool subject_can_everywhere(const struct subject *subject, const char *scope);
 /* "User admin", "ESC billing", "Job family adder", "Service pub". */
 int subject_describe(const struct subject *subject, char *out, unsigned size);
 

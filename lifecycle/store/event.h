@@ -12,6 +12,8 @@
 
 #include "libtrack/pg.h"
 
+#define EVENT_CHANNEL "racetrack_event"
+
 #define EVENT_JOB_CHANGED        "job_changed"        /* {"job_name","job_version"} */
 #define EVENT_JOB_REMOVED        "job_removed"        /* {"job_name","job_version"} */
 #define EVENT_PERMISSION_CHANGED "permission_changed" /* {} */
@@ -21,10 +23,40 @@
 int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,
                     const char *job_version, struct trk_err *err) TRK_MUST_CHECK;
 
+struct event {
+    int64_t id;
+    const char *kind, *payload; /* JSON text */
+};
+/* Numbers of the oldest and the newest event kept; 0 when there is none. */
+int event_store_range(struct trk_pg *conn, int64_t *ret_first, int64_t *ret_last,
+                      struct trk_err *err) TRK_MUST_CHECK;
+/* The first `limit` events after number `after`, in order. */
+int event_store_after(struct trk_pg *conn, void *mem, int64_t after, int64_t limit,
+                      struct event **ret, size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* Forgets old ones; the newest always stays, so that a reader can tell whether it missed some. */
+int event_store_clean(struct trk_pg *conn, int64_t older_than_s,
+                      struct trk_err *err) TRK_MUST_CHECK;
+
 /* Types: job_deployed job_redeployed job_deleted job_moved deployment_failed … `properties`
  * borrows, or NULL. */
 int audit_store_add(struct trk_pg *conn, const char *event_type, const char *username_executor,
                     const char *username_subject, const char *job_name, const char *job_version,
                     const json_t *properties, struct trk_err *err) TRK_MUST_CHECK;
+
+struct audit_event {
+    const char *id, *event_type;
+    const char *properties; /* JSON text, or NULL */
+    const char *username_executor, *username_subject, *job_name, *job_version; /* or NULL */
+    int64_t version, timestamp;
+};
+struct audit_filter {
+    const char *job_name, *job_version; /* or NULL */
+    const char *related_to;             /* a user name: executor or subject; or NULL */
+    int64_t limit;
+};
+/* Newest first. */
+int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *filter,
+                     struct audit_event **ret, size_t *ret_count,
+                     struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -30,11 +30,24 @@ struct job {
 /* TRK_NOT_FOUND: "no job named x …". Exact version. */
 int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
                   struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* The same for `latest` and wildcards too (domain/version.h says which is meant). TRK_NOT_FOUND. */
+int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                      struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* Everything that a decision about a call needs of a job, in one query (two for an alias). A
+ * missing job is no failure here: `job` is NULL then and `err` says which is missing. */
+struct job_call_target {
+    bool maintenance; /* of the whole platform */
+    struct job *job;
+    const char *public_endpoints; /* the active ones, a line each; or NULL */
+};
+int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                          struct job_call_target *ret, struct trk_err *err) TRK_MUST_CHECK;
 /* Jobs of one family (name) or all (NULL), ordered by name, version. *ret is a talloc array. */
 int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
                    size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
 /* Inserts or updates by (name, version); create_time and id of an existing row stay. update_time :=
- * job->update_time, or now when 0. */
+ * job->update_time, or now when 0; id: a new one when NULL. Writes no event: job_store_set_status
+ * or event_store_add does, in the same transaction. */
 int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *err) TRK_MUST_CHECK;
 /* Status with its reason: writes the row, a registry_jobstatusevent, and a job_changed event, in
  * the caller's transaction. `error` NULL clears. */
@@ -52,6 +65,12 @@ int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *ver
 /* Family by name; TRK_NOT_FOUND. *ret_id hangs on mem. */
 int family_store_get(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
                      struct trk_err *err) TRK_MUST_CHECK;
+struct family {
+    const char *id, *name;
+};
+/* By name. */
+int family_store_list(struct trk_pg *conn, void *mem, struct family **ret, size_t *ret_count,
+                      struct trk_err *err) TRK_MUST_CHECK;
 /* Creates the family with its subject and a signed token unless it is there. */
 int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
                         const char **ret_id, struct trk_err *err) TRK_MUST_CHECK;

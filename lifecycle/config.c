@@ -1,0 +1,173 @@
+#include "lifecycle/config.h"
+
+#include "libtrack/mem.h"
+#include "libtrack/profile.h"
+
+#define AT(field) offsetof(struct lifecycle_config, field)
+#define STRING(key, field, otherwise, variable, text)                                              \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), otherwise, NULL, variable, 0, 0, 0, text                \
+    }
+#define SECRET(key, field, variable, text)                                                         \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), "", NULL, variable, 0, 0, TRK_CONFIG_SECRET, text       \
+    }
+#define QUANTITY(key, field, otherwise, text)                                                      \
+    {                                                                                              \
+        key, TRK_CONFIG_QUANTITY, AT(field), otherwise, NULL, NULL, 0, 0, 0, text                  \
+    }
+#define INT(key, field, otherwise, unit, variable, low, high, text)                                \
+    {                                                                                              \
+        key, TRK_CONFIG_INT, AT(field), otherwise, unit, variable, low, high, 0, text              \
+    }
+#define BOOL(key, field, otherwise, variable, text)                                                \
+    {                                                                                              \
+        key, TRK_CONFIG_BOOL, AT(field), otherwise, NULL, variable, 0, 0, 0, text                  \
+    }
+#define OLD_INT(key, field, otherwise)                                                             \
+    {                                                                                              \
+        key, TRK_CONFIG_INT, AT(field), otherwise, NULL, NULL, 0, INT64_MAX,                       \
+            TRK_CONFIG_DEPRECATED, "a key of the original"                                         \
+    }
+#define OLD_STRING(key, field)                                                                     \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), "", NULL, NULL, 0, 0, TRK_CONFIG_DEPRECATED,            \
+            "a key of the original"                                                                \
+    }
+#define OLD_BOOL(key, field)                                                                       \
+    {                                                                                              \
+        key, TRK_CONFIG_BOOL, AT(field), "false", NULL, NULL, 0, 0, TRK_CONFIG_DEPRECATED,         \
+            "a key of the original"                                                                \
+    }
+
+static const struct trk_config_entry entries[] = {
+    STRING("log_level", log_level, "info", "LOG_LEVEL", "debug, info, warn or error"),
+    BOOL("log_structured", log_structured, "false", "LOG_STRUCTURED",
+         "log JSON, one object a line, instead of text"),
+    STRING("state_dir", state_dir, ".racetrack", "RACETRACK_STATE",
+           "folder of what must outlive a restart: jobs, port files, the first password"),
+    STRING("profile", profile, "", "RACETRACK_PROFILE",
+           "dev: the public development keys, user admin/admin; empty: real keys are required"),
+    SECRET("auth_key", auth_key, "AUTH_KEY", "signs all tokens; 32 bytes at least"),
+    SECRET("secret_key", secret_key, "SECRET_KEY",
+           "seals the secrets of jobs in the database; 32 bytes at least"),
+    STRING("http_addr", http_addr, "127.0.0.1", "LIFECYCLE_ADDR", "address to listen on"),
+    INT("http_port", http_port, "7202", NULL, "LIFECYCLE_PORT", 0, 65535,
+        "port of the API; 0 takes a free one"),
+    INT("http_connections_max", http_connections_max, "512", NULL, NULL, 8, 10000,
+        "connections served at once"),
+
+    STRING("image_builder_url", image_builder_url, "http://127.0.0.1:7201", "IMAGE_BUILDER_URL",
+           "where image_builder is"),
+    STRING("internal_pub_url", internal_pub_url, "http://127.0.0.1:7205/pub", "INTERNAL_PUB_URL",
+           "where jobs find the gateway"),
+    STRING("external_pub_url", external_pub_url, "http://127.0.0.1:7205/pub", "EXTERNAL_PUB_URL",
+           "where callers find the gateway; shown as pub_url of jobs"),
+    STRING("external_lifecycle_url", external_lifecycle_url, "http://127.0.0.1:7202/lifecycle",
+           "EXTERNAL_LIFECYCLE_URL", "where users find this API"),
+    STRING("external_grafana_url", external_grafana_url, "", "EXTERNAL_GRAFANA_URL",
+           "where users find Grafana; empty: nowhere"),
+    STRING("docker_registry", docker_registry, "127.0.0.1:7201", "DOCKER_REGISTRY",
+           "image store: host and port in the names of images"),
+    STRING("docker_registry_namespace", docker_registry_namespace, "racetrack",
+           "DOCKER_REGISTRY_NAMESPACE", "first segment of the repositories of images"),
+    STRING("docker_tag", docker_tag, "", "DOCKER_TAG", "shown in /health and /info"),
+
+    STRING("postgres_host", postgres_host, "127.0.0.1", "POSTGRES_HOST",
+           "Postgres: host name, or the folder of its unix socket"),
+    INT("postgres_port", postgres_port, "7232", NULL, "POSTGRES_PORT", 1, 65535, "Postgres: port"),
+    STRING("postgres_user", postgres_user, "racetrack", "POSTGRES_USER", "Postgres: role"),
+    SECRET("postgres_password", postgres_password, "POSTGRES_PASSWORD", "Postgres: password"),
+    STRING("postgres_db", postgres_db, "racetrack", "POSTGRES_DB", "Postgres: database"),
+    STRING("postgres_schema", postgres_schema, "racetrack", "POSTGRES_SCHEMA",
+           "Postgres: schema of our tables, made at the first start"),
+    STRING("postgres_sslmode", postgres_sslmode, "prefer", "POSTGRES_SSLMODE",
+           "Postgres: disable, prefer, require, verify-ca or verify-full"),
+    INT("database_connection_pool", database_connection_pool, "20", NULL, NULL, 4, 500,
+        "connections to Postgres at most"),
+    INT("database_statement_timeout_ms", database_statement_timeout_ms, "30000", "ms", NULL, 100,
+        3600000, "longest time of one statement"),
+
+    BOOL("auth_required", auth_required, "true", "AUTH_REQUIRED",
+         "only shown in /info and /health: every call is checked"),
+    BOOL("auth_debug", auth_debug, "false", "AUTH_DEBUG",
+         "tell callers of jobs which permission they miss"),
+    BOOL("enforce_secure_cookie", enforce_secure_cookie, "false", "ENFORCE_SECURE_COOKIE",
+         "mark the login cookie Secure (HTTPS only)"),
+
+    STRING("job_wrapper", job_wrapper, "", "JOB_WRAPPER",
+           "path of job_wrapper; empty: beside this executable"),
+    STRING("infrastructure_target", infrastructure_target, "", NULL,
+           "where jobs run when their manifest does not say; empty: the only target there is"),
+    BOOL("allow_job_overwrite", allow_job_overwrite, "false", NULL,
+         "deploying over an existing version needs no --force"),
+    INT("deploy_workers", deploy_workers, "4", NULL, NULL, 1, 64,
+        "deployments that this process works on at once"),
+    INT("build_timeout_s", build_timeout_s, "3600", "s", NULL, 1, 86400,
+        "longest build of an image"),
+    INT("timeout_until_job_alive", timeout_until_job_alive, "900", "s", NULL, 1, 86400,
+        "longest wait for a new job's server to answer"),
+    INT("timeout_until_job_ready", timeout_until_job_ready, "600", "s", NULL, 1, 86400,
+        "longest wait for a new job to be initialised"),
+    INT("drain_delay_ms", drain_delay_ms, "2000", "ms", NULL, 0, 600000,
+        "how long a replaced generation goes on taking calls that are on their way"),
+    INT("drain_grace_ms", drain_grace_ms, "30000", "ms", NULL, 0, 86400000,
+        "how long a job that ends may finish its calls before it is killed"),
+    QUANTITY("max_job_memory_limit", max_job_memory_limit, "8Gi", "most a manifest may ask for"),
+    QUANTITY("default_job_memory_min", default_job_memory_min, "256Mi", "memory_min when unset"),
+    QUANTITY("default_job_memory_max", default_job_memory_max, "1Gi", "memory_max when unset"),
+    QUANTITY("default_job_cpu_min", default_job_cpu_min, "10m", "cpu_min when unset"),
+    QUANTITY("default_job_cpu_max", default_job_cpu_max, "1000m", "cpu_max when unset"),
+    BOOL("reconciliation_loop", reconciliation_loop, "true", NULL,
+         "bring jobs back whose workload is gone"),
+    INT("supervisor_interval_ms", supervisor_interval_ms, "2000", "ms", NULL, 50, 3600000,
+        "time between two looks at the workloads"),
+    INT("event_retention_s", event_retention_s, "86400", "s", NULL, 60, 31536000,
+        "how long events are kept for readers of the stream that come back"),
+    STRING("request_tracing_header", request_tracing_header, "X-Request-Tracing-Id",
+           "REQUEST_TRACING_HEADER", "header of the tracing id, handed to jobs"),
+    STRING("caller_name_header", caller_name_header, "X-Caller-Name", "CALLER_NAME_HEADER",
+           "header of the caller's name, handed to jobs"),
+
+    OLD_STRING("plugins_dir", plugins_dir),
+    OLD_STRING("deployer", deployer),
+    OLD_BOOL("open_telemetry_enabled", open_telemetry_enabled),
+    OLD_STRING("open_telemetry_endpoint", open_telemetry_endpoint),
+    OLD_INT("job_watcher_interval", job_watcher_interval, "3"),
+    OLD_INT("database_status_refresh_interval", database_status_refresh_interval, "60"),
+    OLD_BOOL("database_log_queries", database_log_queries),
+    OLD_INT("async_job_call_lifetime", async_job_call_lifetime, "14400"),
+    OLD_INT("http_worker_thread_pool", http_worker_thread_pool, "60"),
+};
+
+static int check(const void *config, struct trk_err *err)
+{
+    const struct lifecycle_config *c = config;
+    struct trk_err second = {0};
+    int code = trk_profile_check(c->profile, c->http_addr, lifecycle_auth_key(c), err);
+    int code2 = trk_profile_check_secret(c->profile, c->http_addr, lifecycle_secret_key(c),
+                                         &second);
+    if (code2 < 0) {
+        code = code < 0 ? trk_err_append(err, "\n%s", second.text)
+                        : trk_err_set(err, second.code, "%s", second.text);
+    }
+    return code;
+}
+
+const struct trk_config_table lifecycle_config_table = {
+    .service = "lifecycle",
+    .summary = "the API of Racetrack: registry of jobs, deployments, users and permissions",
+    .entries = entries,
+    .count = TRK_COUNT(entries),
+    .check = check,
+};
+
+const char *lifecycle_auth_key(const struct lifecycle_config *config)
+{
+    return trk_profile_auth_key(config->profile, config->auth_key);
+}
+
+const char *lifecycle_secret_key(const struct lifecycle_config *config)
+{
+    return trk_profile_secret_key(config->profile, config->secret_key);
+}

@@ -1,0 +1,17 @@
+/*
+ * registry.h - the infrastructure targets of this process.
+ */
+#ifndef LIFECYCLE_INFRA_REGISTRY_H
+#define LIFECYCLE_INFRA_REGISTRY_H
+
+#include "libtrack/err.h"
+
+struct lifecycle;
+
+/* Makes the configured targets and hangs them into lc->targets, lc->target_count. Called once,
+ * before deploy_start; needs no database. */
+int infra_targets_start(struct lifecycle *lc, struct trk_err *err) TRK_MUST_CHECK;
+/* Frees them; workloads go on running. */
+void infra_targets_stop(struct lifecycle *lc);
+
+#endif

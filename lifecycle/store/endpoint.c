@@ -1,0 +1,38 @@
+#include "lifecycle/store/endpoint.h"
+
+#include "libtrack/clock.h"
+#include "lifecycle/store/rows.h"
+
+int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
+                        struct public_endpoint **ret, size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select endpoint, active from registry_publicendpointrequest where "
+                            "job_id = $1 order by endpoint",
+                            "s", job_id);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct public_endpoint *endpoints = row_array(mem, struct public_endpoint, count);
+    for (int row = 0; row < count; row++) {
+        endpoints[row].endpoint = row_text(endpoints, res, row, "endpoint");
+        endpoints[row].is_active = trk_pg_bool(res, row, "active");
+    }
+    *ret = endpoints;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int endpoint_store_request(struct trk_pg *conn, const char *job_id, const char *endpoint,
+                           struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_publicendpointrequest (id, job_id, endpoint) values "
+                        "($1, $2, $3) on conflict do nothing",
+                        "sss", id, job_id, endpoint);
+}

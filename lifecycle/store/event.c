@@ -1,0 +1,81 @@
+#include "lifecycle/store/event.h"
+
+#include "libtrack/clock.h"
+#include "libtrack/json.h"
+#include "libtrack/mem.h"
+#include "lifecycle/store/rows.h"
+
+int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,
+                    const char *job_version, struct trk_err *err)
+{
+    json_auto_t *payload = json_object();
+    if (job_name != NULL) {
+        (void)json_object_set_new(payload, "job_name", json_string(job_name));
+    }
+    if (job_version != NULL) {
+        (void)json_object_set_new(payload, "job_version", json_string(job_version));
+    }
+    trk_autofree char *text = trk_json_text(payload);
+    /* The number is drawn under the lock, and the lock is held until commit: readers never see 7
+     * before 6, so "all after 6" misses nothing. */
+    int code = trk_pg_query(conn, NULL, err,
+                            "select pg_advisory_xact_lock(hashtextextended('racetrack events ' || "
+                            "current_schema(), 0))",
+                            "");
+    if (code == 0) {
+        code = trk_pg_query(conn, NULL, err,
+                            "with e as (insert into registry_event (kind, payload) values ($1, "
+                            "$2::jsonb) returning id) select pg_notify('" EVENT_CHANNEL
+                            "', id::text) from e",
+                            "ss", kind, text);
+    }
+    return code;
+}
+
+int event_store_range(struct trk_pg *conn, int64_t *ret_first, int64_t *ret_last,
+                      struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select coalesce(max(id), 0) as last, coalesce(min(id), 0) as first "
+                            "from registry_event",
+                            "");
+    if (code == 0) {
+        *ret_first = trk_pg_int(res, 0, "first");
+        *ret_last = trk_pg_int(res, 0, "last");
+    }
+    return code;
+}
+
+int event_store_after(struct trk_pg *conn, void *mem, int64_t after, int64_t limit,
+                      struct event **ret, size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select id, kind, payload::text as payload from registry_event where "
+                            "id > $1 order by id limit $2",
+                            "ii", after, limit);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct event *events = row_array(mem, struct event, count);
+    for (int row = 0; row < count; row++) {
+        events[row].id = trk_pg_int(res, row, "id");
+        events[row].kind = row_text(events, res, row, "kind");
+        events[row].payload = row_text(events, res, row, "payload");
+    }
+    *ret = events;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int event_store_clean(struct trk_pg *conn, int64_t older_than_s, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "delete from registry_event where create_time < now() - make_interval(secs "
+                        "=> $1) and id < (select max(id) from registry_event)",
+                        "i", older_than_s);
+}

@@ -1,0 +1,86 @@
+#include <string.h>
+
+#include "libtrack/clock.h"
+#include "lifecycle/store/job.h"
+#include "lifecycle/store/rows.h"
+#include "lifecycle/store/subject.h"
+
+int family_store_get(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
+                     struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err, "select id from registry_jobfamily where name = $1",
+                            "s", name);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no job family named %s", name);
+    }
+    *ret_id = row_text(mem, res, 0, "id");
+    return 0;
+}
+
+int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
+                        const char **ret_id, struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    int code = trk_pg_query(conn, NULL, err,
+                            "insert into registry_jobfamily (id, name) values ($1, $2) on conflict "
+                            "do nothing",
+                            "ss", id, name);
+    if (code < 0) {
+        return code;
+    }
+    bool is_new = trk_pg_affected(conn) > 0;
+    code = family_store_get(conn, mem, name, ret_id, err);
+    if (code < 0 || !is_new) {
+        return code;
+    }
+    const char *subject_id;
+    const char *token;
+    code = subject_store_ensure(conn, mem, TRK_SUBJECT_JOB_FAMILY, *ret_id, &subject_id, err);
+    if (code < 0) {
+        return code;
+    }
+    return token_store_create(conn, mem, subject_id, TRK_SUBJECT_JOB_FAMILY, name, 0, auth_key,
+                              &token, err);
+}
+
+int family_store_token(struct trk_pg *conn, void *mem, const char *name, const char **ret_token,
+                       struct trk_err *err)
+{
+    const char *id;
+    const char *subject_id;
+    int code = family_store_get(conn, mem, name, &id, err);
+    if (code == 0) {
+        code = subject_store_ensure(conn, mem, TRK_SUBJECT_JOB_FAMILY, id, &subject_id, err);
+    }
+    if (code == 0) {
+        code = token_store_current(conn, mem, subject_id, ret_token, err);
+    }
+    return code < 0 ? trk_err_wrap(err, "token of job family %s", name) : 0;
+}
+
+int family_store_list(struct trk_pg *conn, void *mem, struct family **ret, size_t *ret_count,
+                      struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select id, name from registry_jobfamily order by name", "");
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct family *families = row_array(mem, struct family, count);
+    for (int row = 0; row < count; row++) {
+        families[row].id = row_text(families, res, row, "id");
+        families[row].name = row_text(families, res, row, "name");
+    }
+    *ret = families;
+    *ret_count = (size_t)count;
+    return 0;
+}

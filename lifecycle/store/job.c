@@ -1,0 +1,259 @@
+#include "lifecycle/store/job.h"
+
+#include "libtrack/clock.h"
+#include "lifecycle/domain/version.h"
+#include "lifecycle/store/event.h"
+#include "lifecycle/store/rows.h"
+
+#define COLUMNS                                                                                    \
+    "j.id, j.family_id, j.name, j.version, j.status, j.manifest, j.internal_name, j.error, "       \
+    "j.notice, j.image_tag, j.deployed_by, j.infrastructure_target, j.replica_internal_names, "    \
+    "j.job_type_version, j.infrastructure_stats, j.generation_id, j.image_name, j.image_digest, "  \
+    "j.source_digest, j.spec_digest, extract(epoch from j.create_time)::bigint as create_time, "   \
+    "extract(epoch from j.update_time)::bigint as update_time, "                                   \
+    "extract(epoch from j.last_call_time)::bigint as last_call_time"
+
+static void fill(void *mem, const struct trk_pg_result *res, int row, struct job *job)
+{
+    *job = (struct job){
+        .id = row_text(mem, res, row, "id"),
+        .family_id = row_text(mem, res, row, "family_id"),
+        .name = row_text(mem, res, row, "name"),
+        .version = row_text(mem, res, row, "version"),
+        .status = row_text(mem, res, row, "status"),
+        .create_time = trk_pg_int(res, row, "create_time"),
+        .update_time = trk_pg_int(res, row, "update_time"),
+        .last_call_time = trk_pg_int(res, row, "last_call_time"),
+        .manifest = row_text(mem, res, row, "manifest"),
+        .internal_name = row_text(mem, res, row, "internal_name"),
+        .error = row_text(mem, res, row, "error"),
+        .notice = row_text(mem, res, row, "notice"),
+        .image_tag = row_text(mem, res, row, "image_tag"),
+        .deployed_by = row_text(mem, res, row, "deployed_by"),
+        .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
+        .replica_internal_names = row_text(mem, res, row, "replica_internal_names"),
+        .job_type_version = row_text(mem, res, row, "job_type_version"),
+        .infrastructure_stats = row_text(mem, res, row, "infrastructure_stats"),
+        .generation_id = row_text(mem, res, row, "generation_id"),
+        .image_name = row_text(mem, res, row, "image_name"),
+        .image_digest = row_text(mem, res, row, "image_digest"),
+        .source_digest = row_text(mem, res, row, "source_digest"),
+        .spec_digest = row_text(mem, res, row, "spec_digest"),
+    };
+}
+
+static struct job *new_job(void *mem, const struct trk_pg_result *res)
+{
+    struct job *job = row_array(mem, struct job, 1);
+    fill(job, res, 0, job);
+    return job;
+}
+
+int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                  struct job **ret, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " COLUMNS
+                            " from registry_job j where j.name = $1 and j.version = $2",
+                            "ss", name, version);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
+    }
+    *ret = new_job(mem, res);
+    return 0;
+}
+
+int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
+                   size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " COLUMNS " from registry_job j where $1::text is null or "
+                            "j.name = $1 order by j.name, j.version",
+                            "s", name);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct job *jobs = row_array(mem, struct job, count);
+    for (int row = 0; row < count; row++) {
+        fill(jobs, res, row, &jobs[row]);
+    }
+    *ret = jobs;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+/* An alias of a version to the version it stands for now; *ret_version hangs on mem. */
+static int resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
+                           const char **ret_version, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select version, status from registry_job where name = $1", "s", name);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct version_candidate *list = row_array(mem, struct version_candidate, count);
+    for (int row = 0; row < count; row++) {
+        list[row].version = trk_pg_text(res, row, "version");
+        list[row].status = trk_pg_text(res, row, "status");
+    }
+    size_t found;
+    bool ok = version_pick(wanted, list, (size_t)count, &found);
+    if (ok) {
+        *ret_version = row_text(mem, res, (int)found, "version");
+    }
+    talloc_free(list);
+    if (ok) {
+        return 0;
+    }
+    return count == 0 ? trk_err_set(err, TRK_NOT_FOUND, "no job named %s", name)
+                      : trk_err_set(err, TRK_NOT_FOUND,
+                                    "no job named %s in version %s (%d deployed, none of them live "
+                                    "and matching)",
+                                    name, wanted, count);
+}
+
+int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                      struct job **ret, struct trk_err *err)
+{
+    if (version_is_alias(version)) {
+        int code = resolve_version(conn, mem, name, version, &version, err);
+        if (code < 0) {
+            return code;
+        }
+    }
+    return job_store_get(conn, mem, name, version, ret, err);
+}
+
+int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                          struct job_call_target *ret, struct trk_err *err)
+{
+    const char *resolved = version;
+    int missing = 0;
+    if (version_is_alias(version)) {
+        missing = resolve_version(conn, mem, name, version, &resolved, err);
+        if (missing < 0 && missing != TRK_NOT_FOUND) {
+            return missing;
+        }
+    }
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select m.value as maintenance, (select string_agg(p.endpoint, E'\\n') from "
+        "registry_publicendpointrequest p where p.job_id = j.id and p.active) as "
+        "endpoints, " COLUMNS
+        " from (select (select value #>> '{}' from registry_setting where name = "
+        "'maintenance_mode') as value) m left join registry_job j on j.name = $1 and j.version = "
+        "$2",
+        "ss", name, resolved);
+    if (code < 0) {
+        return code;
+    }
+    const char *maintenance = trk_pg_text(res, 0, "maintenance");
+    ret->maintenance = maintenance != NULL && strcmp(maintenance, "true") == 0;
+    ret->job = trk_pg_is_null(res, 0, "id") ? NULL : new_job(mem, res);
+    ret->public_endpoints = row_text(mem, res, 0, "endpoints");
+    if (ret->job == NULL && missing == 0) {
+        (void)trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
+    }
+    return 0;
+}
+
+int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    return trk_pg_query(
+        conn, NULL, err,
+        "insert into registry_job (id, family_id, name, version, status, update_time, manifest, "
+        "internal_name, error, notice, image_tag, deployed_by, last_call_time, "
+        "infrastructure_target, replica_internal_names, job_type_version, infrastructure_stats, "
+        "generation_id, image_name, image_digest, source_digest, spec_digest) values ($1, $2, $3, "
+        "$4, $5, case when $6::bigint = 0 then now() else to_timestamp($6::bigint) end, $7, $8, "
+        "$9, $10, $11, $12, case when $13::bigint = 0 then null else to_timestamp($13::bigint) "
+        "end, $14, coalesce($15, ''), coalesce($16, ''), coalesce($17, '{}'), $18, $19, $20, $21, "
+        "$22) on conflict (name, version) do update set status = excluded.status, update_time = "
+        "excluded.update_time, manifest = excluded.manifest, internal_name = "
+        "excluded.internal_name, error = excluded.error, notice = excluded.notice, image_tag = "
+        "excluded.image_tag, deployed_by = excluded.deployed_by, last_call_time = "
+        "coalesce(excluded.last_call_time, registry_job.last_call_time), infrastructure_target = "
+        "excluded.infrastructure_target, replica_internal_names = "
+        "excluded.replica_internal_names, job_type_version = excluded.job_type_version, "
+        "infrastructure_stats = excluded.infrastructure_stats, generation_id = "
+        "excluded.generation_id, image_name = excluded.image_name, image_digest = "
+        "excluded.image_digest, source_digest = excluded.source_digest, spec_digest = "
+        "excluded.spec_digest",
+        "sssssissssssisssssssss", job->id != NULL ? job->id : id, job->family_id, job->name,
+        job->version, job->status, job->update_time, job->manifest, job->internal_name, job->error,
+        job->notice, job->image_tag, job->deployed_by, job->last_call_time,
+        job->infrastructure_target, job->replica_internal_names, job->job_type_version,
+        job->infrastructure_stats, job->generation_id, job->image_name, job->image_digest,
+        job->source_digest, job->spec_digest);
+}
+
+int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,
+                         const char *status, const char *error, const char *reason,
+                         struct trk_err *err)
+{
+    int code = trk_pg_query(
+        conn, NULL, err,
+        "with old as (select id, status from registry_job where name = $1 and version = $2 for "
+        "update), changed as (update registry_job j set status = $3, error = $4 from old where "
+        "j.id = old.id) insert into registry_jobstatusevent (job_name, job_version, from_status, "
+        "to_status, reason) select $1, $2, old.status, $3, $5 from old",
+        "sssss", name, version, status, error, reason);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_affected(conn) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
+    }
+    return event_store_add(conn, EVENT_JOB_CHANGED, name, version, err);
+}
+
+int job_store_delete(struct trk_pg *conn, const char *name, const char *version, bool to_trash,
+                     struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    int code = trk_pg_query(
+        conn, NULL, err,
+        "with gone as (delete from registry_job where name = $1 and version = $2 returning *), "
+        "kept as (insert into registry_trashjob (id, name, version, status, create_time, "
+        "update_time, delete_time, manifest, internal_name, error, image_tag, deployed_by, "
+        "last_call_time, infrastructure_target, age_days) select $3, name, version, status, "
+        "create_time, update_time, now(), manifest, internal_name, error, image_tag, deployed_by, "
+        "last_call_time, infrastructure_target, extract(epoch from now() - create_time) / 86400 "
+        "from gone where $4) select 1 from gone",
+        "sssb", name, version, id, to_trash);
+    if (code < 0 || trk_pg_affected(conn) == 0) {
+        return code;
+    }
+    return event_store_add(conn, EVENT_JOB_REMOVED, name, version, err);
+}
+
+int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *version, bool *ret,
+                          struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select exists (select 1 from registry_trashjob where name = $1 and "
+                            "version = $2) as found",
+                            "ss", name, version);
+    if (code == 0) {
+        *ret = trk_pg_bool(res, 0, "found");
+    }
+    return code;
+}

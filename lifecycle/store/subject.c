@@ -1,0 +1,212 @@
+#include "lifecycle/store/subject.h"
+
+#include <string.h>
+
+#include "libtrack/clock.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/store/event.h"
+#include "lifecycle/store/rows.h"
+
+#define SUBJECT_COLUMNS                                                                            \
+    "s.id as subject_id, u.username, u.is_active, u.is_staff, e.id as esc_id, e.name as "          \
+    "esc_name, "                                                                                   \
+    "f.name as family_name, p.scope, pf.name as on_family, pj.name as on_job, pj.version as "      \
+    "on_version, p.endpoint"
+#define SUBJECT_OWNERS                                                                             \
+    " left join auth_user u on u.id = s.user_id left join registry_esc e on e.id = s.esc_id left " \
+    "join registry_jobfamily f on f.id = s.job_family_id "
+/* With the job fixed, the row's family column says nothing more. */
+#define SUBJECT_PERMISSIONS                                                                        \
+    " left join registry_jobfamily pf on pf.id = p.job_family_id left join registry_job pj on "    \
+    "pj.id = p.job_id "
+
+static void fill_permissions(struct subject *subject, const struct trk_pg_result *res)
+{
+    int count = trk_pg_rows(res);
+    struct permission *list = row_array(subject, struct permission, count);
+    unsigned used = 0;
+    for (int row = 0; row < count; row++) {
+        if (trk_pg_is_null(res, row, "scope")) {
+            continue; /* the outer join's row of a subject without any */
+        }
+        list[used++] = (struct permission){
+            .scope = row_text(list, res, row, "scope"),
+            .family_name = row_text(list, res, row, "on_family"),
+            .job_name = row_text(list, res, row, "on_job"),
+            .job_version = row_text(list, res, row, "on_version"),
+            .endpoint = row_text(list, res, row, "endpoint"),
+        };
+    }
+    subject->permissions = list;
+    subject->permission_count = used;
+}
+
+static struct subject *new_subject(void *mem, const struct trk_pg_result *res)
+{
+    struct subject *subject = row_array(mem, struct subject, 1);
+    subject->id = row_text(subject, res, 0, "subject_id");
+    subject->is_active = true;
+    if (!trk_pg_is_null(res, 0, "username")) {
+        subject->type = TRK_SUBJECT_USER;
+        subject->name = row_text(subject, res, 0, "username");
+        subject->is_active = trk_pg_bool(res, 0, "is_active");
+        subject->is_staff = trk_pg_bool(res, 0, "is_staff");
+    } else if (!trk_pg_is_null(res, 0, "esc_id")) {
+        subject->type = TRK_SUBJECT_ESC;
+        subject->name = row_text(subject, res, 0, "esc_name");
+    } else {
+        subject->type = TRK_SUBJECT_JOB_FAMILY;
+        subject->name = row_text(subject, res, 0, "family_name");
+    }
+    fill_permissions(subject, res);
+    return subject;
+}
+
+static int note_use(struct trk_pg *conn, const char *token_id, struct trk_err *err)
+{
+    /* Day granularity: one write a day and token. */
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_authtoken set last_use_time = date_trunc('day', now()) "
+                        "where id = $1",
+                        "s", token_id);
+}
+
+int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
+                           const struct subject_filter *filter, struct subject **ret,
+                           struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() "
+        "as "
+        "expired, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
+        "not_used_today, " SUBJECT_COLUMNS " from registry_authtoken t join registry_authsubject s "
+        "on s.id = t.auth_subject_id" SUBJECT_OWNERS
+        "left join registry_authresourcepermission p on p.auth_subject_id = s.id and ($2::text is "
+        "null or p.scope in ($2, 'full_access')) and ($3::text is null or ((p.job_id is null or "
+        "exists (select 1 from registry_job x where x.id = p.job_id and x.name = $3)) and "
+        "(p.job_family_id is null or exists (select 1 from registry_jobfamily x where x.id = "
+        "p.job_family_id and x.name = $3))))" SUBJECT_PERMISSIONS
+        "where t.token = $1 order by t.active desc, expired",
+        "sss", token, filter != NULL ? filter->scope : NULL,
+        filter != NULL ? filter->job_name : NULL);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_UNAUTHENTICATED, "wrong credentials: token is unknown");
+    }
+    if (!trk_pg_bool(res, 0, "active")) {
+        return trk_err_set(err, TRK_UNAUTHENTICATED, "given access token has been revoked");
+    }
+    if (trk_pg_bool(res, 0, "expired")) {
+        return trk_err_set(err, TRK_UNAUTHENTICATED, "given access token has expired");
+    }
+    struct subject *subject = new_subject(mem, res);
+    subject->token_id = row_text(subject, res, 0, "token_id");
+    if (trk_pg_bool(res, 0, "not_used_today")) {
+        code = note_use(conn, subject->token_id, err);
+        if (code < 0) {
+            return code;
+        }
+    }
+    *ret = subject;
+    return 0;
+}
+
+int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,
+                      struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_OWNERS
+                            "left join registry_authresourcepermission p on p.auth_subject_id = "
+                            "s.id" SUBJECT_PERMISSIONS "where s.id = $1",
+                            "s", subject_id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "who asked for this does not exist any more");
+    }
+    *ret = new_subject(mem, res);
+    return 0;
+}
+
+static const char *owner_column(enum trk_subject_type type)
+{
+    switch (type) {
+    case TRK_SUBJECT_USER:
+        return "user_id";
+    case TRK_SUBJECT_ESC:
+        return "esc_id";
+    case TRK_SUBJECT_JOB_FAMILY:
+        return "job_family_id";
+    case TRK_SUBJECT_INTERNAL:
+        break;
+    }
+    trk_die("internal subjects are not in the database");
+}
+
+int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type type,
+                         const char *owner_id, const char **ret_id, struct trk_err *err)
+{
+    const char *column = owner_column(type);
+    const char *cast = type == TRK_SUBJECT_USER ? "::integer" : "";
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    char *insert = talloc_asprintf(mem,
+                                   "insert into registry_authsubject (id, %s) values ($1, $2%s) on "
+                                   "conflict do nothing",
+                                   column, cast);
+    char *select = talloc_asprintf(mem, "select id from registry_authsubject where %s = $1%s",
+                                   column, cast);
+    int code = trk_pg_query(conn, NULL, err, insert, "ss", id, owner_id);
+    if (code < 0) {
+        return code;
+    }
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    code = trk_pg_query(conn, &res, err, select, "s", owner_id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no such subject");
+    }
+    *ret_id = row_text(mem, res, 0, "id");
+    return 0;
+}
+
+int permission_store_grant(struct trk_pg *conn, const char *subject_id, const char *scope,
+                           const char *family_id, const char *job_id, const char *endpoint,
+                           struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "insert into registry_authresourcepermission (auth_subject_id, scope, "
+                            "job_family_id, job_id, endpoint) values ($1, $2, $3, $4, $5) on "
+                            "conflict do nothing",
+                            "sssss", subject_id, scope, family_id, job_id, endpoint);
+    if (code < 0 || trk_pg_affected(conn) == 0) {
+        return code;
+    }
+    return event_store_add(conn, EVENT_PERMISSION_CHANGED, NULL, NULL, err);
+}
+
+int permission_store_grant_deployer(struct trk_pg *conn, const char *subject_id, const char *job_id,
+                                    struct trk_err *err)
+{
+    int code = trk_pg_query(
+        conn, NULL, err,
+        "insert into registry_authresourcepermission (auth_subject_id, scope, job_id) select $1, "
+        "scope, $2 from unnest(array['" SCOPE_READ_JOB "', '" SCOPE_CALL_JOB "', '" SCOPE_DEPLOY_JOB
+        "', '" SCOPE_DELETE_JOB "']) as scope on conflict do nothing",
+        "ss", subject_id, job_id);
+    if (code < 0 || trk_pg_affected(conn) == 0) {
+        return code;
+    }
+    return event_store_add(conn, EVENT_PERMISSION_CHANGED, NULL, NULL, err);
+}

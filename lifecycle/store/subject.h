@@ -1,0 +1,72 @@
+/*
+ * subject.h - subjects, their tokens and their permissions: registry_authsubject,
+ * registry_authtoken, registry_authresourcepermission.
+ *
+ * Results hang on `mem`. Whatever changes a token or a permission writes the event that makes
+ * gateways forget their decisions; call these inside a transaction.
+ */
+#ifndef LIFECYCLE_STORE_SUBJECT_H
+#define LIFECYCLE_STORE_SUBJECT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/pg.h"
+#include "lifecycle/domain/subject.h"
+
+/* Which permission rows are worth fetching; zeroed: all. */
+struct subject_filter {
+    const char *scope;    /* rows of this scope (and full_access) */
+    const char *job_name; /* rows that can cover a job of this name */
+};
+/* Whose token is this text? 0 and the subject (is_active false for a user who was deactivated), or
+ * TRK_UNAUTHENTICATED: unknown, revoked, expired. `claims` stay zeroed. */
+int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
+                           const struct subject_filter *filter, struct subject **ret,
+                           struct trk_err *err) TRK_MUST_CHECK;
+/* A subject as of now, with all permissions (a deployment checks again before it takes effect).
+ * TRK_NOT_FOUND. */
+int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,
+                      struct trk_err *err) TRK_MUST_CHECK;
+
+/* The subject of what `owner_id` names (auth_user.id as text, ESC id, family id); made when
+ * missing. */
+int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type type,
+                         const char *owner_id, const char **ret_id,
+                         struct trk_err *err) TRK_MUST_CHECK;
+
+struct token_row {
+    const char *id, *token;
+    int64_t expiry_time, last_use_time; /* Unix seconds; 0: none */
+    bool is_active;
+};
+/* Signs a fresh token and stores it. `name`: what the claims call the subject (user name, ESC id,
+ * family name). expiry_time 0: never. */
+int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
+                       enum trk_subject_type type, const char *name, int64_t expiry_time,
+                       const char *auth_key, const char **ret_token,
+                       struct trk_err *err) TRK_MUST_CHECK;
+/* Stores a given text (the dev profile's) unless the subject has it. */
+int token_store_put(struct trk_pg *conn, const char *subject_id, const char *token,
+                    struct trk_err *err) TRK_MUST_CHECK;
+int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, struct token_row **ret,
+                     size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* The token that stays valid longest; TRK_NOT_FOUND when none is valid now. */
+int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
+                        const char **ret_token, struct trk_err *err) TRK_MUST_CHECK;
+/* TRK_NOT_FOUND when the subject has no such token. */
+int token_store_revoke(struct trk_pg *conn, const char *subject_id, const char *token_id,
+                       struct trk_err *err) TRK_MUST_CHECK;
+int token_store_revoke_all(struct trk_pg *conn, const char *subject_id,
+                           struct trk_err *err) TRK_MUST_CHECK;
+
+/* Grants; once more is fine. family_id, job_id, endpoint: NULL means any. */
+int permission_store_grant(struct trk_pg *conn, const char *subject_id, const char *scope,
+                           const char *family_id, const char *job_id, const char *endpoint,
+                           struct trk_err *err) TRK_MUST_CHECK;
+/* What the first deployer of a job gets on it: read, call, deploy, delete. */
+int permission_store_grant_deployer(struct trk_pg *conn, const char *subject_id, const char *job_id,
+                                    struct trk_err *err) TRK_MUST_CHECK;
+
+#endif

@@ -1,0 +1,131 @@
+#include <string.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/mem.h"
+#include "lifecycle/store/event.h"
+#include "lifecycle/store/rows.h"
+#include "lifecycle/store/subject.h"
+
+static int insert(struct trk_pg *conn, const char *subject_id, const char *token,
+                  int64_t expiry_time, struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    int code = trk_pg_query(conn, NULL, err,
+                            "insert into registry_authtoken (id, auth_subject_id, token, "
+                            "expiry_time) values ($1, $2, $3, case when $4::bigint = 0 then null "
+                            "else to_timestamp($4::bigint) end)",
+                            "sssi", id, subject_id, token, expiry_time);
+    return code < 0 ? code : event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+}
+
+int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
+                       enum trk_subject_type type, const char *name, int64_t expiry_time,
+                       const char *auth_key, const char **ret_token, struct trk_err *err)
+{
+    struct trk_token claims = {.type = type};
+    if (strlen(name) >= sizeof(claims.subject)) {
+        return trk_err_set(err, TRK_INVALID, "the name is longer than %zu bytes",
+                           sizeof(claims.subject) - 1);
+    }
+    memcpy(claims.subject, name, strlen(name) + 1);
+    trk_autofree char *token = NULL;
+    int code = trk_jwt_sign(&claims, auth_key, &token, err);
+    if (code == 0) {
+        code = insert(conn, subject_id, token, expiry_time, err);
+    }
+    if (code == 0) {
+        *ret_token = talloc_strdup(mem, token);
+    }
+    return code;
+}
+
+int token_store_put(struct trk_pg *conn, const char *subject_id, const char *token,
+                    struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select 1 from registry_authtoken where auth_subject_id = $1 and token "
+                            "= $2",
+                            "ss", subject_id, token);
+    if (code < 0 || trk_pg_rows(res) > 0) {
+        return code;
+    }
+    return insert(conn, subject_id, token, 0, err);
+}
+
+int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, struct token_row **ret,
+                     size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select id, token, active, extract(epoch from expiry_time)::bigint as "
+                            "expiry_time, extract(epoch from last_use_time)::bigint as "
+                            "last_use_time from registry_authtoken where auth_subject_id = $1 "
+                            "order by active desc, id",
+                            "s", subject_id);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct token_row *tokens = row_array(mem, struct token_row, count);
+    for (int row = 0; row < count; row++) {
+        tokens[row] = (struct token_row){
+            .id = row_text(tokens, res, row, "id"),
+            .token = row_text(tokens, res, row, "token"),
+            .expiry_time = trk_pg_int(res, row, "expiry_time"),
+            .last_use_time = trk_pg_int(res, row, "last_use_time"),
+            .is_active = trk_pg_bool(res, row, "active"),
+        };
+    }
+    *ret = tokens;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
+                        const char **ret_token, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select token from registry_authtoken where auth_subject_id = $1 and "
+                            "active and (expiry_time is null or expiry_time > now()) order by "
+                            "expiry_time desc nulls first, id limit 1",
+                            "s", subject_id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no valid token: all were revoked or have expired");
+    }
+    *ret_token = row_text(mem, res, 0, "token");
+    return 0;
+}
+
+int token_store_revoke(struct trk_pg *conn, const char *subject_id, const char *token_id,
+                       struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_authtoken set active = false where auth_subject_id = "
+                            "$1 and id = $2",
+                            "ss", subject_id, token_id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_affected(conn) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no token %s", token_id);
+    }
+    return event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+}
+
+int token_store_revoke_all(struct trk_pg *conn, const char *subject_id, struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_authtoken set active = false where auth_subject_id = "
+                            "$1 and active",
+                            "s", subject_id);
+    return code < 0 ? code : event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+}
