@@ -21,6 +21,8 @@ int trk_semver_compare(const struct trk_semver *a, const struct trk_semver *b); 
 bool trk_semver_is_stable(const struct trk_semver *v);
 /* Is `text` a pattern: (\d+|x)(\.(\d+|x))* with at least one x? */
 bool trk_semver_is_wildcard(const char *text);
+/* Does the numeric triple match the pattern? Parts that the pattern leaves out match anything
+ * ("1.x" takes 1.2.3); the label does not count: the caller decides about unstable versions. */
 bool trk_semver_matches(const struct trk_semver *v, const char *pattern);
 
 #endif
