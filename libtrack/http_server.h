@@ -57,8 +57,8 @@ struct trk_route {
     const char *request_schema;  /* JSON Schema text or NULL (no body) */
     const char *response_schema; /* JSON Schema text or NULL (null/empty) */
     const char *query;           /* documented query parameters: "tail:int=20:lines from the
-                                  * end;force:bool=false:…" or NULL.           Typed ones are checked: a wrong one is
-                                  * 422. Unknown parameters are ignored. */
+                                  * end;force:bool=false:…" or NULL.           Typed ones are checked: a wrong
+                                  * one is           422. Unknown parameters are ignored. */
     trk_handler handler;
     const char *help; /* one line */
     unsigned flags;
@@ -97,6 +97,10 @@ struct trk_http_options {
     json_t *(*alias_reply)(struct trk_request *req, json_t *value);
     /* For aliased requests: before the schema check; takes and returns the body. May be NULL. */
     json_t *(*alias_body)(struct trk_request *req, json_t *body);
+    /* Shapes error bodies (a registry's are its own): gets and takes the usual body, returns the
+     * one to send. May be NULL. */
+    json_t *(*error_reply)(struct trk_request *req, int status, const struct trk_err *err,
+                           json_t *body);
     struct trk_metrics *metrics; /* request counters go here; borrows */
 };
 /* Listens and starts serving. TRK_CONFLICT when the port is taken ("port 7202 on 127.0.0.1 is
@@ -108,6 +112,11 @@ int trk_http_server_port(const struct trk_http_server *server);
 void trk_http_server_stop(struct trk_http_server *server, int64_t grace_ms);
 /* Has stop begun? Streams ask. */
 bool trk_http_server_is_stopping(const struct trk_http_server *server);
+/* Handlers for the routes that every service has: GET /live `{"service","live":true}`, GET /ready
+ * `{"service","ready":true}`, GET /metrics (options.metrics as text). */
+int trk_http_live_handler(struct trk_request *req, struct trk_err *err);
+int trk_http_ready_handler(struct trk_request *req, struct trk_err *err);
+int trk_http_metrics_handler(struct trk_request *req, struct trk_err *err);
 /* OpenAPI 3.1 document of the tables. Returns owned. Served at /openapi.json; /docs (and / for
  * services) is a page made of it. */
 json_t *trk_http_openapi(const struct trk_http_options *options);
