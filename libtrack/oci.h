@@ -40,6 +40,19 @@ struct trk_oci_descriptor {
 int trk_oci_layer_write(int dirfd, const char *prefix, int out_fd, int level,
                         struct trk_oci_descriptor *ret, struct trk_err *err) TRK_MUST_CHECK;
 
+/* The same with a choice of files. */
+struct trk_oci_pack_options {
+    const char *prefix;
+    int level;
+    int64_t tar_bytes_max; /* 0: no limit; more (unpacked) is TRK_TOO_LARGE */
+    /* Asked for each entry of the open folder `dirfd` before it is packed; `path` is relative to
+     * the packed folder. A folder that is left out is not entered. NULL: all. */
+    bool (*is_left_out)(void *ctx, int dirfd, const char *path, bool is_folder);
+    void *ctx;
+};
+int trk_oci_layer_pack(int dirfd, const struct trk_oci_pack_options *options, int out_fd,
+                       struct trk_oci_descriptor *ret, struct trk_err *err) TRK_MUST_CHECK;
+
 struct trk_unpack_limits {
     uint64_t entries_max;     /* 0: 100,000 */
     uint64_t total_bytes_max; /* 0: 2 GiB */

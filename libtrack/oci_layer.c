@@ -18,10 +18,11 @@
 #define CHUNK          65536
 
 struct layer_writer {
+    const struct trk_oci_pack_options *options;
     int fd;
     z_stream z;
     struct trk_sha256_ctx *tar_sha, *gzip_sha;
-    int64_t gzip_bytes;
+    int64_t gzip_bytes, tar_bytes;
     unsigned char out[CHUNK];
     unsigned char in[CHUNK];
     char path[OCI_PATH_MAX]; /* of the current entry in the archive, no trailing slash */
@@ -53,6 +54,11 @@ static int put(struct layer_writer *w, const void *bytes, size_t len, int flush,
                struct trk_err *err)
 {
     trk_assert(len <= UINT32_MAX);
+    w->tar_bytes += (int64_t)len;
+    if (w->options->tar_bytes_max > 0 && w->tar_bytes > w->options->tar_bytes_max) {
+        return trk_err_set(err, TRK_TOO_LARGE, "the folder holds more than %lld MiB",
+                           (long long)(w->options->tar_bytes_max >> 20));
+    }
     trk_sha256_update(w->tar_sha, bytes, len);
     w->z.next_in = (z_const Bytef *)(uintptr_t)bytes;
     w->z.avail_in = (uInt)len;
@@ -323,6 +329,11 @@ static int put_named(struct layer_writer *w, int dirfd, const char *name, size_t
     if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0) {
         return trk_err_errno(err, errno, "reading %s", path_below_root(w));
     }
+    const struct trk_oci_pack_options *options = w->options;
+    if (options->is_left_out != NULL &&
+        options->is_left_out(options->ctx, dirfd, path_below_root(w), S_ISDIR(st.st_mode))) {
+        return 0;
+    }
     if (S_ISREG(st.st_mode)) {
         return put_file(w, dirfd, name, err);
     }
@@ -405,18 +416,26 @@ static void digest_of(struct trk_sha256_ctx *ctx, char out[TRK_DIGEST_SIZE])
 int trk_oci_layer_write(int dirfd, const char *prefix, int out_fd, int level,
                         struct trk_oci_descriptor *ret, struct trk_err *err)
 {
+    const struct trk_oci_pack_options options = {.prefix = prefix, .level = level};
+    return trk_oci_layer_pack(dirfd, &options, out_fd, ret, err);
+}
+
+int trk_oci_layer_pack(int dirfd, const struct trk_oci_pack_options *options, int out_fd,
+                       struct trk_oci_descriptor *ret, struct trk_err *err)
+{
     static const char end[2 * BLOCK];
     trk_autofree struct layer_writer *w = trk_xcalloc(1, sizeof(*w));
+    w->options = options;
     w->fd = out_fd;
     w->z.next_out = w->out;
     w->z.avail_out = sizeof(w->out);
     /* 15 + 16: gzip with a header of zlib's own, which has no time and no name */
-    if (deflateInit2(&w->z, level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
+    if (deflateInit2(&w->z, options->level, Z_DEFLATED, 15 + 16, 8, Z_DEFAULT_STRATEGY) != Z_OK) {
         return trk_err_set(err, TRK_INTERNAL, "zlib could not be started");
     }
     w->tar_sha = trk_sha256_new();
     w->gzip_sha = trk_sha256_new();
-    int rc = put_prefix(w, prefix, err);
+    int rc = put_prefix(w, options->prefix, err);
     if (rc == 0) {
         rc = put_folder(w, dirfd, 0, err);
     }

@@ -1,0 +1,28 @@
+/*
+ * build_context.h - the folder of a job as a deterministic tar.gz to upload.
+ *
+ * Honours .gitignore (gitignore.h). The same files give the same bytes, so the server sees that
+ * nothing has changed.
+ */
+#ifndef CLIENT_BUILD_CONTEXT_H
+#define CLIENT_BUILD_CONTEXT_H
+
+#include <stddef.h>
+
+#include "libtrack/err.h"
+
+/* What a deployment's request may carry is 96 MiB as base64 JSON (lifecycle's limit). */
+#define BUILD_CONTEXT_BYTES_MAX          ((size_t)70 << 20)
+#define BUILD_CONTEXT_UNPACKED_BYTES_MAX ((size_t)2 << 30)
+
+struct build_context {
+    char *bytes; /* owned: tar.gz */
+    size_t len;
+    size_t file_count;
+};
+/* TRK_TOO_LARGE names the largest files and what to do. */
+int build_context_pack(const char *folder, struct build_context *ret,
+                       struct trk_err *err) TRK_MUST_CHECK;
+void build_context_fini(struct build_context *context);
+
+#endif
