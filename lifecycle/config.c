@@ -97,6 +97,10 @@ static const struct trk_config_entry entries[] = {
 
     STRING("job_wrapper", job_wrapper, "", "JOB_WRAPPER",
            "path of job_wrapper; empty: beside this executable"),
+    STRING("process_sandbox", process_sandbox, "auto", "PROCESS_SANDBOX",
+           "jobs of target process in bubblewrap: auto (where it works), bwrap (required) or none"),
+    STRING("process_job_user", process_job_user, "nobody", "PROCESS_JOB_USER",
+           "user (name or number) whom jobs of target process run as when lifecycle is root"),
     STRING("infrastructure_target", infrastructure_target, "", NULL,
            "where jobs run when their manifest does not say; empty: the only target there is"),
     BOOL("allow_job_overwrite", allow_job_overwrite, "false", NULL,

@@ -36,6 +36,8 @@ struct lifecycle_config {
 
     /* deployments and jobs */
     char *job_wrapper;           /* "": beside this executable */
+    char *process_sandbox;       /* auto | bwrap | none */
+    char *process_job_user;      /* name or number */
     char *infrastructure_target; /* default target; "": the only one */
     bool allow_job_overwrite;
     int64_t deploy_workers;

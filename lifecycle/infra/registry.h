@@ -6,6 +6,7 @@
 
 #include "libtrack/err.h"
 
+struct infra_target;
 struct lifecycle;
 
 /* Makes the configured targets and hangs them into lc->targets, lc->target_count. Called once,
@@ -13,5 +14,7 @@ struct lifecycle;
 int infra_targets_start(struct lifecycle *lc, struct trk_err *err) TRK_MUST_CHECK;
 /* Frees them; workloads go on running. */
 void infra_targets_stop(struct lifecycle *lc);
+/* Borrows, valid until stop; NULL when there is none of that name. */
+const struct infra_target *infra_target_find(const struct lifecycle *lc, const char *name);
 
 #endif

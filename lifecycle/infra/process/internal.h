@@ -1,0 +1,124 @@
+/*
+ * internal.h - what the files of the process target share; nobody else includes it.
+ *
+ * A workload document (workload.json): generation_id, job_name, job_version, image_name,
+ * image_digest, state, pid, start_ticks, boot_id, address, port, sandbox, restarts, failures,
+ * reason, next_start_ms, started_ms, kill_at_ms, argv, packages, env (sealed), memory_max_bytes,
+ * cpu_max_milli.
+ */
+#ifndef LIFECYCLE_INFRA_PROCESS_INTERNAL_H
+#define LIFECYCLE_INFRA_PROCESS_INTERNAL_H
+
+#include <jansson.h>
+#include <pthread.h>
+#include <stdbool.h>
+#include <sys/types.h>
+
+#include "libtrack/http_client.h"
+#include "libtrack/proc.h"
+#include "lifecycle/infra/process/process.h"
+
+#define STATE_PREPARING "preparing" /* folder made, nothing started yet */
+#define STATE_RUNNING   "running"
+#define STATE_BACKOFF   "backoff"  /* ended by itself, started again at next_start_ms */
+#define STATE_STOPPING  "stopping" /* asked to end, killed at kill_at_ms */
+#define STATE_STOPPED   "stopped"
+
+#define JOB_CODE_DIR     "/src/job" /* where a job finds itself in the sandbox, as in its image */
+#define JOB_PACKAGES_DIR "/src/packages"
+#define JOB_MARK         "RACETRACK_GENERATION"
+
+enum { CGROUP_PATHS_MAX = 3 };
+struct cgroups {
+    int version;       /* 0: limits cannot be enforced; 1, 2 */
+    char memory[4096]; /* folder of all jobs' groups; v2: the same for both */
+    char cpu[4096];    /* "" when the controller is missing */
+};
+
+struct process_target {
+    struct infra_target target;
+    char *state_dir, *jobs_dir, *layers_dir, *locks_dir;
+    char *wrapper, *wrapper_dir, *launcher, *image_store_url, *token, *secret_key;
+    bool use_bwrap, change_user;
+    uid_t uid;
+    gid_t gid;
+    char boot_id[64];
+    struct cgroups cgroups;
+    struct trk_http_client *clients[8]; /* idle ones, under the mutex */
+    size_t client_count;
+    pthread_mutex_t mutex;
+    pthread_t watcher;
+    bool is_watching, stop;
+    int wake_fd;
+};
+
+/* For what is tried and may fail: gcc heeds no cast to void on must-check functions. */
+static inline void may_fail(int code)
+{
+    (void)code;
+}
+
+/* workload.c */
+bool workload_id_is_valid(const char *id);
+char *workload_path(const struct process_target *p, const char *id, const char *file);
+/* One at a time per generation, across processes. *ret_fd: close it to unlock. */
+int workload_lock(const struct process_target *p, const char *id, int *ret_fd,
+                  struct trk_err *err) TRK_MUST_CHECK;
+void workload_lock_forget(const struct process_target *p, const char *id); /* while holding it */
+int workload_load(const struct process_target *p, const char *id, json_t **ret,
+                  struct trk_err *err) TRK_MUST_CHECK;
+int workload_save(const struct process_target *p, const char *id, const json_t *doc,
+                  struct trk_err *err) TRK_MUST_CHECK;
+/* Ids of all generations with a folder; *ret owned array of strings of 40. */
+int workload_ids(const struct process_target *p, char (**ret)[40], size_t *ret_count,
+                 struct trk_err *err) TRK_MUST_CHECK;
+const char *workload_text(const json_t *doc, const char *key);
+int64_t workload_int(const json_t *doc, const char *key);
+bool workload_is(const json_t *doc, const char *state);
+void workload_set_text(json_t *doc, const char *key, const char *value);
+void workload_set_int(json_t *doc, const char *key, int64_t value);
+/* The tracked process when it is alive. */
+bool workload_process(const struct process_target *p, const json_t *doc, struct trk_proc *ret);
+
+/* launch.c: starts the process of a prepared workload, the identity saved first. Under the lock. */
+int process_launch(struct process_target *p, const char *id, json_t *doc,
+                   struct trk_err *err) TRK_MUST_CHECK;
+/* Does bubblewrap work here? The reason when not. */
+int process_probe_bwrap(struct process_target *p, struct trk_err *err) TRK_MUST_CHECK;
+
+/* image.c: fetches and unpacks the image's layers into the generation's folder; sets argv and
+ * packages of the document. */
+int process_image_fetch(struct process_target *p, const struct infra_generation_spec *spec,
+                        json_t *doc, struct trk_err *err) TRK_MUST_CHECK;
+void process_layers_collect(struct process_target *p); /* removes unused dependency layers */
+
+/* cgroup.c */
+void cgroups_detect(struct cgroups *cgroups);
+/* Makes the generation's groups with its limits. files: up to CGROUP_PATHS_MAX owned paths of
+ * cgroup.procs, NULL-terminated. */
+int cgroups_make(const struct cgroups *cgroups, const char *id, int64_t memory_max_bytes,
+                 int64_t cpu_max_milli, char *ret_files[CGROUP_PATHS_MAX],
+                 struct trk_err *err) TRK_MUST_CHECK;
+void cgroups_remove(const struct cgroups *cgroups, const char *id);
+/* Sends SIGKILL to every member; how many there were. */
+size_t cgroups_kill(const struct cgroups *cgroups, const char *id);
+int64_t cgroups_oom_kills(const struct cgroups *cgroups, const char *id);
+
+/* kill.c */
+/* The wrapper itself is asked to end. */
+void process_terminate(const struct process_target *p, const json_t *doc);
+/* Ends everything of the generation; TRK_TIMEOUT when something does not die. */
+int process_kill_all(const struct process_target *p, const char *id, const json_t *doc,
+                     struct trk_err *err) TRK_MUST_CHECK;
+
+/* watch.c */
+/* Notes the end of a process that should run: reason and back-off. Under the lock. */
+void process_note_exit(struct process_target *p, const char *id, json_t *doc);
+void *process_watch(void *target);
+void process_wake(struct process_target *p);
+
+/* target.c: for stop_all, a target that only knows its folders. */
+void process_paths_init(struct process_target *p, const char *state_dir);
+void process_paths_fini(struct process_target *p);
+
+#endif

@@ -1,0 +1,398 @@
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/crypto.h"
+#include "libtrack/file.h"
+#include "libtrack/json.h"
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "lifecycle/infra/process/internal.h"
+
+/* A growing argv of owned strings, NULL-terminated. */
+struct args {
+    char **items;
+    size_t count, size;
+};
+
+static void args_take(struct args *args, char *item)
+{
+    if (args->count + 1 >= args->size) {
+        args->size = args->size == 0 ? 64 : 2 * args->size;
+        args->items = trk_xrealloc(args->items, args->size * sizeof(args->items[0]));
+    }
+    args->items[args->count++] = item;
+    args->items[args->count] = NULL;
+}
+
+static void args_add(struct args *args, const char *const *items)
+{
+    for (; *items != NULL; items++) {
+        args_take(args, trk_xstrdup(*items));
+    }
+}
+#define ARGS(args, ...) args_add(args, (const char *const[]){__VA_ARGS__, NULL})
+
+static void args_fini(struct args *args)
+{
+    for (size_t i = 0; i < args->count; i++) {
+        free(args->items[i]);
+    }
+    free(args->items);
+}
+
+/* Listens on 127.0.0.1, on the former port when it is free, so that a restart keeps the address. */
+static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err *err)
+{
+    trk_autoclose int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        return trk_err_errno(err, errno, "making the job's socket");
+    }
+    int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)wanted_port),
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int rc = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+    if (rc < 0 && wanted_port != 0) {
+        addr.sin_port = 0;
+        rc = bind(fd, (struct sockaddr *)&addr, sizeof(addr));
+    }
+    socklen_t len = sizeof(addr);
+    if (rc < 0 || listen(fd, 1024) < 0 || getsockname(fd, (struct sockaddr *)&addr, &len) < 0) {
+        return trk_err_errno(err, errno, "listening on 127.0.0.1");
+    }
+    *ret_port = ntohs(addr.sin_port);
+    int ret = fd;
+    fd = -1;
+    return ret;
+}
+
+/* The part of the root that a job sees: the system's programs and libraries, not its data. */
+static void sandbox_system(struct args *args)
+{
+    static const char *const dirs[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
+    ARGS(args, "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc");
+    for (size_t i = 0; i < TRK_COUNT(dirs); i++) {
+        char target[256];
+        ssize_t n = readlink(dirs[i], target, sizeof(target) - 1);
+        if (n > 0) {
+            target[n] = '\0';
+            ARGS(args, "--symlink", target, dirs[i]);
+        } else if (trk_path_exists(dirs[i])) {
+            ARGS(args, "--ro-bind", dirs[i], dirs[i]);
+        }
+    }
+    ARGS(args, "--ro-bind-try", "/opt", "/opt");
+    ARGS(args, "--ro-bind-try", "/sys/devices/system", "/sys/devices/system");
+    ARGS(args, "--ro-bind-try", "/run/systemd/resolve", "/run/systemd/resolve");
+    ARGS(args, "--dev", "/dev", "--proc", "/proc");
+    ARGS(args, "--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm");
+}
+
+/* Folders above a mount point, open to the job's user (bubblewrap makes them 0700 by itself). */
+static void sandbox_parents(struct args *args, const char *path)
+{
+    for (const char *cut = strchr(path + 1, '/'); cut != NULL; cut = strchr(cut + 1, '/')) {
+        ARGS(args, "--perms", "0755", "--dir");
+        args_take(args, trk_xasprintf("%.*s", (int)(cut - path), path));
+    }
+}
+
+static void sandbox_args(const struct process_target *p, struct args *args)
+{
+    ARGS(args, "bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
+         "--json-status-fd", "5");
+    sandbox_system(args);
+    if (!trk_str_has_prefix(p->wrapper_dir, "/usr/")) {
+        sandbox_parents(args, p->wrapper_dir);
+        ARGS(args, "--ro-bind", p->wrapper_dir, p->wrapper_dir);
+    }
+    sandbox_parents(args, "/run/racetrack/job_launch");
+    sandbox_parents(args, JOB_CODE_DIR);
+    ARGS(args, "--ro-bind", p->launcher, "/run/racetrack/job_launch", "--cap-drop", "ALL");
+    if (p->change_user) { /* just enough to become the job's user */
+        ARGS(args, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID");
+    }
+}
+
+static void launcher_args(const struct process_target *p, struct args *args)
+{
+    ARGS(args, "--", "/run/racetrack/job_launch", "4");
+    args_take(args, trk_xasprintf("%ld", p->change_user ? (long)p->uid : -1L));
+    args_take(args, trk_xasprintf("%ld", p->change_user ? (long)p->gid : -1L));
+}
+
+/* The wrapper with the image's entrypoint arguments. */
+static void wrapper_args(const struct process_target *p, const json_t *doc, const char *packages,
+                         struct args *args)
+{
+    args_take(args, trk_xstrdup(p->wrapper));
+    size_t i;
+    json_t *arg;
+    json_array_foreach (json_object_get(doc, "argv"), i, arg) {
+        args_take(args, trk_xstrdup(json_string_value(arg)));
+    }
+    ARGS(args, "--listen-fd", "3");
+    if (packages != NULL) {
+        ARGS(args, "--packages", packages);
+    }
+}
+
+/* The sealed environment of the document as "K=V\0…" bytes, with what every job has. */
+static int open_env(const struct process_target *p, const char *id, const json_t *doc,
+                    struct trk_buf *buf, struct trk_err *err)
+{
+    const char *sealed = workload_text(doc, "env");
+    trk_autofree void *bytes = NULL, *plain = NULL;
+    size_t len, plain_len;
+    if (trk_base64_decode(sealed, strlen(sealed), &bytes, &len, err) < 0 ||
+        trk_unseal(p->secret_key, id, bytes, len, &plain, &plain_len, err) < 0) {
+        return trk_err_wrap(err, "opening the environment of generation %s", id);
+    }
+    static const char *const defaults[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp",
+                                           "LANG=C.UTF-8"};
+    /* The mark first: whoever looks for it need not read all of a long environment. */
+    (void)trk_buf_addf(buf, "%s=%s", JOB_MARK, id);
+    (void)trk_buf_addc(buf, '\0');
+    (void)trk_buf_add(buf, plain, plain_len);
+    for (size_t i = 0; i < TRK_COUNT(defaults); i++) {
+        size_t name = strcspn(defaults[i], "=") + 1;
+        bool is_given = false;
+        for (size_t at = 0; at < plain_len; at += strlen((char *)plain + at) + 1) {
+            is_given = is_given || strncmp((char *)plain + at, defaults[i], name) == 0;
+        }
+        if (!is_given) {
+            (void)trk_buf_add(buf, defaults[i], strlen(defaults[i]) + 1);
+        }
+    }
+    if (buf->failed) {
+        return trk_err_set(err, TRK_TOO_LARGE, "the job's environment exceeds %zu bytes",
+                           buf->cap_bytes);
+    }
+    return 0;
+}
+
+static int memory_file(const char *name, const void *bytes, size_t len, struct trk_err *err)
+{
+    int fd = memfd_create(name, MFD_CLOEXEC);
+    if (fd < 0) {
+        return trk_err_errno(err, errno, "making a memory file");
+    }
+    if (trk_write_all(fd, bytes, len, err) < 0 || lseek(fd, 0, SEEK_SET) < 0) {
+        (void)close(fd);
+        return trk_err_wrap(err, "making a memory file");
+    }
+    return fd;
+}
+
+/* Everything the child gets, made before it is started. */
+struct start {
+    struct args args;
+    struct trk_buf env_bytes;
+    const char **env; /* pointers into env_bytes, or the sandbox's own short one */
+    char *code_dir, *mark;
+    char *cgroup_files[CGROUP_PATHS_MAX];
+    int listen_fd, env_fd, log_fd, status_fd;
+    int gate[2];
+    int64_t port;
+};
+
+static void start_fini(struct start *s)
+{
+    args_fini(&s->args);
+    trk_buf_fini(&s->env_bytes);
+    free(s->env);
+    free(s->code_dir);
+    free(s->mark);
+    for (size_t i = 0; i < CGROUP_PATHS_MAX; i++) {
+        free(s->cgroup_files[i]);
+    }
+    const int fds[] = {s->listen_fd, s->env_fd, s->log_fd, s->status_fd, s->gate[0], s->gate[1]};
+    for (size_t i = 0; i < TRK_COUNT(fds); i++) {
+        if (fds[i] >= 0) {
+            (void)close(fds[i]);
+        }
+    }
+}
+
+static int open_files(struct process_target *p, const char *id, struct start *s,
+                      struct trk_err *err)
+{
+    trk_autofree char *log = workload_path(p, id, "output.log");
+    trk_autofree char *status = workload_path(p, id, "status.json");
+    s->log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0600);
+    if (s->log_fd < 0) {
+        return trk_err_errno(err, errno, "opening %s", log);
+    }
+    s->status_fd = open(status, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
+    if (s->status_fd < 0) {
+        return trk_err_errno(err, errno, "opening %s", status);
+    }
+    if (pipe2(s->gate, O_CLOEXEC) < 0) {
+        return trk_err_errno(err, errno, "making a pipe");
+    }
+    return 0;
+}
+
+static int make_sandboxed(struct process_target *p, const char *id, const json_t *doc,
+                          const char *packages, struct start *s, struct trk_err *err)
+{
+    sandbox_args(p, &s->args);
+    ARGS(&s->args, "--bind", s->code_dir, JOB_CODE_DIR, "--chdir", JOB_CODE_DIR);
+    if (packages[0] != '\0') {
+        ARGS(&s->args, "--ro-bind", packages, JOB_PACKAGES_DIR);
+    }
+    launcher_args(p, &s->args);
+    wrapper_args(p, doc, packages[0] != '\0' ? JOB_PACKAGES_DIR : NULL, &s->args);
+    s->env_fd = memory_file("env", s->env_bytes.data, s->env_bytes.len, err);
+    if (s->env_fd < 0) {
+        return s->env_fd;
+    }
+    s->mark = trk_xasprintf("%s=%s", JOB_MARK, id);
+    s->env = trk_xcalloc(3, sizeof(s->env[0]));
+    s->env[0] = s->mark;
+    s->env[1] = "PATH=/usr/local/bin:/usr/bin:/bin";
+    return 0;
+}
+
+static void make_plain(struct process_target *p, const json_t *doc, const char *packages,
+                       struct start *s)
+{
+    wrapper_args(p, doc, packages[0] != '\0' ? packages : NULL, &s->args);
+    size_t count = 0;
+    for (size_t at = 0; at < s->env_bytes.len; at += strlen(s->env_bytes.data + at) + 1) {
+        count++;
+    }
+    s->env = trk_xcalloc(count + 1, sizeof(s->env[0]));
+    count = 0;
+    for (size_t at = 0; at < s->env_bytes.len; at += strlen(s->env_bytes.data + at) + 1) {
+        s->env[count++] = s->env_bytes.data + at;
+    }
+}
+
+static int start_make(struct process_target *p, const char *id, const json_t *doc, struct start *s,
+                      struct trk_err *err)
+{
+    s->code_dir = workload_path(p, id, "src/job");
+    const char *packages = workload_text(doc, "packages");
+    s->listen_fd = listen_socket(workload_int(doc, "port"), &s->port, err);
+    if (s->listen_fd < 0) {
+        return s->listen_fd;
+    }
+    if (open_files(p, id, s, err) < 0 || open_env(p, id, doc, &s->env_bytes, err) < 0) {
+        return err->code;
+    }
+    if (cgroups_make(&p->cgroups, id, workload_int(doc, "memory_max_bytes"),
+                     workload_int(doc, "cpu_max_milli"), s->cgroup_files, err) < 0) {
+        trk_log_warn("limits of a job are not enforced", "generation", id, "error", err->text,
+                     NULL);
+    }
+    if (p->use_bwrap) {
+        return make_sandboxed(p, id, doc, packages, s, err);
+    }
+    make_plain(p, doc, packages, s);
+    return 0;
+}
+
+/* Starts the child at its gate, saves who it is, opens the gate: a lifecycle killed in between
+ * leaves either nothing or a process that workload.json names. */
+static int start_run(struct process_target *p, const char *id, json_t *doc, struct start *s,
+                     struct trk_err *err)
+{
+    struct trk_proc_options o;
+    trk_proc_options_init(&o);
+    const struct trk_proc_fd fds[] = {{s->listen_fd, 3}, {s->env_fd, 4}, {s->status_fd, 5}};
+    o.argv = (const char *const *)s->args.items;
+    o.env = s->env;
+    o.cwd = p->use_bwrap ? "/" : s->code_dir;
+    o.fds = fds;
+    o.fd_count = p->use_bwrap ? 3 : 1;
+    o.stdout_fd = s->log_fd;
+    o.stderr_fd = s->log_fd;
+    o.new_session = true;
+    o.detach = p->use_bwrap; /* bubblewrap's own parent-death signal must mean bubblewrap only */
+    o.change_user = p->change_user && !p->use_bwrap;
+    o.uid = p->uid;
+    o.gid = p->gid;
+    o.cgroup_procs = s->cgroup_files[0] != NULL ? (const char *const *)s->cgroup_files : NULL;
+    o.gate_fd = s->gate[0];
+    struct trk_proc proc;
+    if (trk_proc_spawn(&o, &proc, err) < 0) {
+        return err->code;
+    }
+    char address[64];
+    snprintf(address, sizeof(address), "127.0.0.1:%d", (int)s->port);
+    workload_set_text(doc, "state", STATE_RUNNING);
+    workload_set_text(doc, "boot_id", p->boot_id);
+    workload_set_text(doc, "sandbox", p->use_bwrap ? "bwrap" : "none");
+    workload_set_text(doc, "address", address);
+    workload_set_int(doc, "port", s->port);
+    workload_set_int(doc, "pid", proc.pid);
+    workload_set_int(doc, "start_ticks", (int64_t)proc.start_ticks);
+    workload_set_int(doc, "started_ms", trk_wall_ms());
+    int rc = workload_save(p, id, doc, err);
+    if (rc == 0 && write(s->gate[1], "x", 1) != 1) {
+        rc = trk_err_errno(err, errno, "starting the job");
+    }
+    if (rc < 0) {
+        may_fail(trk_proc_signal(&proc, SIGKILL, NULL));
+        may_fail(trk_proc_wait(&proc, 1000, NULL, NULL));
+    }
+    trk_proc_fini(&proc);
+    return rc;
+}
+
+int process_launch(struct process_target *p, const char *id, json_t *doc, struct trk_err *err)
+{
+    struct start start = {
+        .listen_fd = -1, .env_fd = -1, .log_fd = -1, .status_fd = -1, .gate = {-1, -1}};
+    trk_buf_init(&start.env_bytes, 2 << 20);
+    int rc = start_make(p, id, doc, &start, err);
+    if (rc == 0) {
+        rc = start_run(p, id, doc, &start, err);
+    }
+    start_fini(&start);
+    return rc;
+}
+
+/* The very sandbox of a job, with `true` in it. */
+int process_probe_bwrap(struct process_target *p, struct trk_err *err)
+{
+    struct args args = {0};
+    struct trk_buf output;
+    trk_buf_init(&output, 2000);
+    int code = -1, rc;
+    int env_fd = memory_file("env", "A=1", 4, err);
+    trk_autoclose int status_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
+    if (env_fd < 0) {
+        return env_fd;
+    }
+    sandbox_args(p, &args);
+    launcher_args(p, &args);
+    ARGS(&args, "/usr/bin/test", "-x", p->wrapper);
+    struct trk_proc_options o;
+    trk_proc_options_init(&o);
+    const struct trk_proc_fd fds[] = {{env_fd, 4}, {status_fd, 5}};
+    o.argv = (const char *const *)args.items;
+    o.fds = fds;
+    o.fd_count = 2;
+    o.cwd = "/";
+    rc = trk_proc_run(&o, NULL, 0, 10000, &output, NULL, NULL, NULL, &code, err);
+    if (rc == 0 && code != 0) {
+        rc = trk_err_set(err, TRK_UNAVAILABLE, "bubblewrap ended with status %d: %.500s", code,
+                         output.len > 0 ? output.data
+                                        : "the job wrapper is not executable in the sandbox");
+    }
+    (void)close(env_fd);
+    args_fini(&args);
+    trk_buf_fini(&output);
+    return rc;
+}

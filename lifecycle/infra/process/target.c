@@ -1,0 +1,584 @@
+#include <errno.h>
+#include <fcntl.h>
+#include <pwd.h>
+#include <signal.h>
+#include <sys/eventfd.h>
+#include <sys/stat.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/crypto.h"
+#include "libtrack/file.h"
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "lifecycle/infra/process/internal.h"
+
+static struct process_target *self(const struct infra_target *t)
+{
+    return t->state;
+}
+
+/* -- documents -- */
+
+static void fill_observation(const char *id, const json_t *doc, enum infra_state state,
+                             struct infra_observation *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    snprintf(ret->generation_id, sizeof(ret->generation_id), "%s", id);
+    snprintf(ret->job_name, sizeof(ret->job_name), "%s", workload_text(doc, "job_name"));
+    snprintf(ret->job_version, sizeof(ret->job_version), "%s", workload_text(doc, "job_version"));
+    snprintf(ret->address, sizeof(ret->address), "%s", workload_text(doc, "address"));
+    snprintf(ret->reason, sizeof(ret->reason), "%s", workload_text(doc, "reason"));
+    ret->restarts = workload_int(doc, "restarts");
+    ret->state = state;
+}
+
+static enum infra_state state_of(const json_t *doc)
+{
+    return workload_is(doc, STATE_RUNNING)     ? INFRA_RUNNING
+           : workload_is(doc, STATE_BACKOFF)   ? INFRA_BACKOFF
+           : workload_is(doc, STATE_PREPARING) ? INFRA_STARTING
+                                               : INFRA_GONE;
+}
+
+/* "K=V\0K=V\0", sealed for this generation, as base64. */
+static int seal_env(const struct process_target *p, const struct infra_generation_spec *spec,
+                    json_t *doc, struct trk_err *err)
+{
+    struct trk_buf plain, text;
+    trk_autofree void *sealed = NULL;
+    size_t len;
+    trk_buf_init(&plain, 1 << 20);
+    trk_buf_init(&text, 4 << 20);
+    for (const char *const *entry = spec->env; entry != NULL && *entry != NULL; entry++) {
+        (void)trk_buf_add(&plain, *entry, strlen(*entry) + 1);
+    }
+    int rc = plain.failed ? trk_err_set(err, TRK_TOO_LARGE, "the environment exceeds 1 MiB")
+                          : trk_seal(p->secret_key, spec->generation_id, plain.data, plain.len,
+                                     &sealed, &len, err);
+    if (rc == 0) {
+        (void)trk_base64_encode(&text, sealed, len);
+        workload_set_text(doc, "env", text.data);
+    }
+    explicit_bzero(plain.data, plain.len);
+    trk_buf_fini(&plain);
+    trk_buf_fini(&text);
+    return rc;
+}
+
+static json_t *make_doc(const struct infra_generation_spec *spec)
+{
+    json_t *doc = json_object();
+    workload_set_text(doc, "generation_id", spec->generation_id);
+    workload_set_text(doc, "job_name", spec->job_name);
+    workload_set_text(doc, "job_version", spec->job_version);
+    workload_set_text(doc, "image_name", spec->image_name);
+    workload_set_text(doc, "image_digest", spec->image_digest);
+    workload_set_text(doc, "state", STATE_PREPARING);
+    workload_set_int(doc, "memory_max_bytes", spec->memory_max_bytes);
+    workload_set_int(doc, "cpu_max_milli", spec->cpu_max_milli);
+    return doc;
+}
+
+/* -- operations -- */
+
+static int remove_locked(struct process_target *p, const char *id, struct trk_err *err)
+{
+    json_auto_t *doc = NULL;
+    if (workload_load(p, id, &doc, NULL) < 0) {
+        doc = json_object(); /* missing or damaged: the marks and groups are left to look for */
+    }
+    if (process_kill_all(p, id, doc, err) < 0) {
+        return err->code;
+    }
+    /* Out of the list first: a lifecycle killed in the middle leaves no half workload. */
+    trk_autofree char *dir = workload_path(p, id, NULL);
+    trk_autofree char *trash = trk_xasprintf("%s/.removed-%s", p->jobs_dir, id);
+    if (trk_rm_rf(trash, err) < 0) {
+        return err->code;
+    }
+    if (rename(dir, trash) < 0) {
+        return errno == ENOENT ? 0 : trk_err_errno(err, errno, "removing %s", dir);
+    }
+    return trk_rm_rf(trash, err);
+}
+
+static int process_remove(const struct infra_target *t, const char *id, struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = self(t);
+    trk_autoclose int lock = -1;
+    if (workload_lock(p, id, &lock, err) < 0) {
+        return err->code;
+    }
+    int rc = remove_locked(p, id, err);
+    if (rc == 0) {
+        workload_lock_forget(p, id);
+    }
+    return rc < 0 ? trk_err_wrap(err, "removing generation %s", id) : 0;
+}
+
+/* Folder, layers, document, process. Whatever fails takes all of it away again. */
+static int prepare_and_launch(struct process_target *p, const struct infra_generation_spec *spec,
+                              struct infra_observation *ret, struct trk_err *err)
+{
+    const char *id = spec->generation_id;
+    trk_autofree char *dir = workload_path(p, id, NULL);
+    json_auto_t *doc = make_doc(spec);
+    int rc = trk_mkdir_p(dir, 0755, err);
+    if (rc == 0) {
+        rc = seal_env(p, spec, doc, err);
+    }
+    if (rc == 0) {
+        rc = process_image_fetch(p, spec, doc, err);
+    }
+    if (rc == 0) {
+        rc = process_launch(p, id, doc, err);
+    }
+    if (rc < 0) {
+        struct trk_err ignored = {0};
+        may_fail(remove_locked(p, id, &ignored));
+        return rc;
+    }
+    fill_observation(id, doc, INFRA_RUNNING, ret);
+    process_wake(p);
+    return 0;
+}
+
+static int process_apply(const struct infra_target *t, const struct infra_generation_spec *spec,
+                         struct infra_observation *ret, struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = self(t);
+    const char *id = spec->generation_id;
+    trk_autoclose int lock = -1;
+    json_auto_t *doc = NULL;
+    int rc = workload_lock(p, id, &lock, err);
+    if (rc == 0 && workload_load(p, id, &doc, NULL) == 0) {
+        struct trk_proc proc;
+        bool is_alive = workload_process(p, doc, &proc);
+        if (is_alive) {
+            trk_proc_fini(&proc);
+        }
+        if (workload_is(doc, STATE_BACKOFF) || (workload_is(doc, STATE_RUNNING) && is_alive)) {
+            fill_observation(id, doc, state_of(doc), ret);
+            return 0; /* it is there */
+        }
+    }
+    if (rc == 0) { /* remains of an interrupted start, of a stop, or of before a reboot */
+        rc = remove_locked(p, id, err);
+    }
+    if (rc == 0) {
+        rc = prepare_and_launch(p, spec, ret, err);
+    }
+    return rc < 0 ? trk_err_wrap(err, "starting job %s %s", spec->job_name, spec->job_version) : 0;
+}
+
+static int process_stop(const struct infra_target *t, const char *id, int64_t grace_ms,
+                        struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = self(t);
+    trk_autoclose int lock = -1;
+    json_auto_t *doc = NULL;
+    int rc = workload_lock(p, id, &lock, err);
+    if (rc == 0) {
+        rc = workload_load(p, id, &doc, err);
+        if (rc == TRK_NOT_FOUND) {
+            workload_lock_forget(p, id);
+            return 0;
+        }
+    }
+    if (rc == 0 && !workload_is(doc, STATE_STOPPED) && !workload_is(doc, STATE_STOPPING)) {
+        workload_set_text(doc, "state", STATE_STOPPING);
+        workload_set_int(doc, "kill_at_ms", trk_wall_ms() + grace_ms);
+        rc = workload_save(p, id, doc, err);
+        process_terminate(p, doc);
+        process_wake(p);
+    }
+    return rc < 0 ? trk_err_wrap(err, "stopping generation %s", id) : 0;
+}
+
+static int observe_doc(struct process_target *p, const char *id, struct infra_observation *ret,
+                       struct trk_err *err)
+{
+    json_auto_t *doc = NULL;
+    int rc = workload_load(p, id, &doc, err);
+    if (rc < 0) {
+        return rc;
+    }
+    struct trk_proc proc;
+    bool is_alive = workload_process(p, doc, &proc);
+    if (is_alive) {
+        trk_proc_fini(&proc);
+    } else if (workload_is(doc, STATE_RUNNING)) {
+        /* It has just ended: note it now rather than wait for the watcher. */
+        trk_autoclose int lock = -1;
+        json_decref(doc);
+        doc = NULL;
+        rc = workload_lock(p, id, &lock, err);
+        rc = rc == 0 ? workload_load(p, id, &doc, err) : rc;
+        if (rc < 0) {
+            return rc;
+        }
+        is_alive = workload_process(p, doc, &proc);
+        if (is_alive) {
+            trk_proc_fini(&proc);
+        } else if (workload_is(doc, STATE_RUNNING)) {
+            process_note_exit(p, id, doc);
+            process_wake(p);
+        }
+    }
+    fill_observation(id, doc, state_of(doc), ret);
+    return 0;
+}
+
+static int process_observe(const struct infra_target *t, const char *id,
+                           struct infra_observation *ret, struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    int rc = observe_doc(self(t), id, ret, err);
+    return rc == TRK_NOT_FOUND ? trk_err_set(err, TRK_NOT_FOUND,
+                                             "generation %s is not known to the process target", id)
+                               : rc;
+}
+
+static int process_list(const struct infra_target *t, struct infra_observation **ret,
+                        size_t *ret_count, struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = self(t);
+    trk_autofree char(*ids)[40] = NULL;
+    size_t count, found = 0;
+    if (workload_ids(p, &ids, &count, err) < 0) {
+        return err->code;
+    }
+    struct infra_observation *list = trk_xcalloc(count + 1, sizeof(*list));
+    for (size_t i = 0; i < count; i++) {
+        struct trk_err one = {0};
+        int rc = observe_doc(p, ids[i], &list[found], &one);
+        if (rc == 0) {
+            found++;
+        } else if (rc != TRK_NOT_FOUND) {
+            free(list); /* part of the truth would read as "gone" */
+            return trk_err_set(err, one.code, "%s", one.text);
+        }
+    }
+    *ret = list;
+    *ret_count = found;
+    return 0;
+}
+
+static size_t count_lines(const struct trk_buf *buf, size_t from)
+{
+    size_t lines = 0;
+    for (size_t i = from; i < buf->len; i++) {
+        lines += buf->data[i] == '\n';
+    }
+    return lines;
+}
+
+static int process_logs(const struct infra_target *t, const char *id, size_t tail,
+                        struct trk_buf *out, struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = self(t);
+    if (!workload_id_is_valid(id)) {
+        return trk_err_set(err, TRK_NOT_FOUND, "%s is no generation id", id);
+    }
+    trk_autofree char *current = workload_path(p, id, "output.log");
+    trk_autofree char *former = workload_path(p, id, "output.log.1");
+    size_t cap = out->cap_bytes - out->len;
+    struct trk_buf last;
+    trk_buf_init(&last, cap);
+    int rc = trk_file_tail(current, tail, cap, &last, err);
+    size_t have = count_lines(&last, 0);
+    if (rc == 0 && (tail == 0 || have < tail)) {
+        rc = trk_file_tail(former, tail == 0 ? 0 : tail - have, cap - last.len, out, err);
+    }
+    if (rc == 0) {
+        rc = trk_buf_add(out, last.data, last.len);
+    }
+    trk_buf_fini(&last);
+    return rc < 0 ? trk_err_wrap(err, "reading the output of generation %s", id) : 0;
+}
+
+/* -- making one -- */
+
+void process_paths_init(struct process_target *p, const char *state_dir)
+{
+    p->state_dir = trk_xstrdup(state_dir);
+    p->jobs_dir = trk_xasprintf("%s/jobs", state_dir);
+    p->layers_dir = trk_xasprintf("%s/.layers", p->jobs_dir);
+    p->locks_dir = trk_xasprintf("%s/.locks", p->jobs_dir);
+    pthread_mutex_init(&p->mutex, NULL);
+    p->wake_fd = -1;
+    trk_autofree char *boot_id = NULL;
+    size_t len;
+    if (trk_file_read("/proc/sys/kernel/random/boot_id", 1000, &boot_id, &len, NULL) == 0) {
+        snprintf(p->boot_id, sizeof(p->boot_id), "%.*s", (int)strcspn(boot_id, "\n"), boot_id);
+    }
+}
+
+void process_paths_fini(struct process_target *p)
+{
+    char **const strings[] = {&p->state_dir, &p->jobs_dir,    &p->layers_dir, &p->locks_dir,
+                              &p->wrapper,   &p->wrapper_dir, &p->launcher,   &p->image_store_url,
+                              &p->token,     &p->secret_key};
+    for (size_t i = 0; i < TRK_COUNT(strings); i++) {
+        free(*strings[i]);
+    }
+    if (p->wake_fd >= 0) {
+        (void)close(p->wake_fd);
+    }
+    pthread_mutex_destroy(&p->mutex);
+}
+
+/* Jobs of a lifecycle that runs as root run as somebody else. */
+static int find_user(struct process_target *p, const char *user, struct trk_err *err)
+{
+    if (geteuid() != 0 || trk_str_is_empty(user)) {
+        return 0;
+    }
+    int64_t number;
+    if (trk_parse_int64(user, 0, INT32_MAX, &number, NULL) == 0) {
+        p->uid = (uid_t)number;
+        p->gid = (gid_t)number;
+    } else {
+        struct passwd entry, *found = NULL;
+        char buffer[4096];
+        if (getpwnam_r(user, &entry, buffer, sizeof(buffer), &found) != 0 || found == NULL) {
+            return trk_err_set(err, TRK_INVALID, "process_job_user: no user %s on this host", user);
+        }
+        p->uid = found->pw_uid;
+        p->gid = found->pw_gid;
+    }
+    p->change_user = p->uid != 0;
+    return 0;
+}
+
+/* The folder to show jobs for the wrapper's sake: an installation's or build's, else its own. */
+static char *find_wrapper_dir(const struct process_target *p)
+{
+    trk_autofree char *dir = trk_xstrdup(p->wrapper);
+    *strrchr(dir, '/') = '\0';
+    trk_autofree char *parent = trk_xstrdup(dir);
+    char *cut = strrchr(parent, '/');
+    bool is_bin = cut != NULL && strcmp(cut, "/bin") == 0;
+    if (is_bin) {
+        *cut = '\0';
+    }
+    bool is_narrow = is_bin && strchr(parent + (parent[0] == '/'), '/') != NULL;
+    return trk_xstrdup(is_narrow && !trk_str_has_prefix(p->state_dir, parent) ? parent
+                       : dir[0] != '\0'                                       ? dir
+                                                                              : "/");
+}
+
+static int find_programs(struct process_target *p, const struct infra_process_options *o,
+                         struct trk_err *err)
+{
+    p->wrapper = realpath(o->wrapper, NULL);
+    if (p->wrapper == NULL) {
+        return trk_err_errno(err, errno, "job wrapper %s", o->wrapper);
+    }
+    p->wrapper_dir = find_wrapper_dir(p);
+    if (o->launcher != NULL) {
+        p->launcher = trk_xstrdup(o->launcher);
+    } else {
+        char exe[4096];
+        ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+        exe[n > 0 ? n : 0] = '\0';
+        char *cut = strrchr(exe, '/');
+        p->launcher = trk_xasprintf("%.*s/job_launch", cut != NULL ? (int)(cut - exe) : 0, exe);
+    }
+    return 0;
+}
+
+static int choose_sandbox(struct process_target *p, const char *sandbox, struct trk_err *err)
+{
+    if (strcmp(sandbox, "none") != 0) {
+        struct trk_err why = {0};
+        int rc = access(p->launcher, X_OK) == 0 ? process_probe_bwrap(p, &why)
+                                                : trk_err_errno(&why, errno, "%s", p->launcher);
+        p->use_bwrap = rc == 0;
+        if (rc < 0 && strcmp(sandbox, "bwrap") == 0) {
+            return trk_err_set(err, TRK_UNAVAILABLE,
+                               "process_sandbox is bwrap, but bubblewrap does not work here: %s",
+                               why.text);
+        }
+        if (rc < 0) {
+            trk_log_warn("jobs run without a sandbox", "reason", why.text, NULL);
+        }
+    }
+    if (!p->use_bwrap && p->change_user) {
+        struct trk_proc_options o;
+        trk_proc_options_init(&o);
+        const char *const argv[] = {"/usr/bin/test", "-x", p->wrapper, NULL};
+        int code = -1;
+        o.argv = argv;
+        o.change_user = true;
+        o.uid = p->uid;
+        o.gid = p->gid;
+        if (trk_proc_run(&o, NULL, 0, 5000, NULL, NULL, NULL, NULL, &code, err) < 0 || code != 0) {
+            p->change_user = false;
+            trk_log_warn(
+                "jobs run as lifecycle's own user: process_job_user cannot reach the wrapper",
+                "wrapper", p->wrapper, NULL);
+        }
+    }
+    return 0;
+}
+
+static int make_folders(const struct process_target *p, struct trk_err *err)
+{
+    if (trk_mkdir_p(p->jobs_dir, 0755, err) < 0 || trk_mkdir_p(p->layers_dir, 0755, err) < 0 ||
+        trk_mkdir_p(p->locks_dir, 0700, err) < 0) {
+        return trk_err_wrap(err, "making the folders of the process target");
+    }
+    return 0;
+}
+
+int infra_process_new(const struct infra_process_options *o, const struct infra_target **ret,
+                      struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target *p = trk_xcalloc(1, sizeof(*p));
+    process_paths_init(p, o->state_dir);
+    p->image_store_url = trk_xstrdup(o->image_store_url);
+    p->token = trk_xstrdup(o->token);
+    p->secret_key = trk_xstrdup(o->secret_key);
+    p->target = (struct infra_target){
+        .name = "process",
+        .state = p,
+        .apply = process_apply,
+        .stop = process_stop,
+        .remove = process_remove,
+        .observe = process_observe,
+        .list = process_list,
+        .logs = process_logs,
+    };
+    int rc = make_folders(p, err);
+    if (rc == 0) {
+        rc = find_programs(p, o, err);
+    }
+    if (rc == 0) {
+        rc = find_user(p, o->job_user, err);
+    }
+    if (rc == 0) {
+        rc = choose_sandbox(p, o->sandbox, err);
+    }
+    if (rc == 0) {
+        cgroups_detect(&p->cgroups);
+        if (p->cgroups.version == 0) {
+            trk_log_warn(
+                "memory and CPU limits of jobs are not enforced: no writable control groups", NULL);
+        }
+        p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+        p->is_watching = pthread_create(&p->watcher, NULL, process_watch, p) == 0;
+        rc = p->is_watching ? 0 : trk_err_set(err, TRK_INTERNAL, "starting the watcher failed");
+    }
+    if (rc < 0) {
+        infra_process_free(&p->target);
+        return trk_err_wrap(err, "infrastructure target process");
+    }
+    *ret = &p->target;
+    return 0;
+}
+
+void infra_process_free(const struct infra_target *target)
+{
+    if (target == NULL) {
+        return;
+    }
+    struct process_target *p = self(target);
+    if (p->is_watching) {
+        __atomic_store_n(&p->stop, true, __ATOMIC_RELEASE);
+        process_wake(p);
+        pthread_join(p->watcher, NULL);
+    }
+    for (size_t i = 0; i < p->client_count; i++) {
+        trk_http_client_free(p->clients[i]);
+    }
+    process_paths_fini(p);
+    free(p);
+}
+
+/* -- stop-jobs -- */
+
+static void stop_one(struct process_target *p, const char *id, bool is_last_word, int64_t grace_ms,
+                     size_t *count)
+{
+    trk_autoclose int lock = -1;
+    json_auto_t *doc = NULL;
+    struct trk_err err = {0};
+    if (workload_lock(p, id, &lock, &err) < 0 || workload_load(p, id, &doc, &err) < 0) {
+        return;
+    }
+    if (!is_last_word) {
+        struct trk_proc proc;
+        if (workload_process(p, doc, &proc)) {
+            (*count)++;
+            trk_proc_fini(&proc);
+        }
+        workload_set_text(doc, "state", STATE_STOPPING);
+        workload_set_int(doc, "kill_at_ms", trk_wall_ms() + grace_ms);
+        may_fail(workload_save(p, id, doc, &err));
+        process_terminate(p, doc);
+    } else if (process_kill_all(p, id, doc, &err) == 0) {
+        workload_set_text(doc, "state", STATE_STOPPED);
+        workload_set_text(doc, "reason", "stopped by the operator");
+        workload_set_int(doc, "pid", 0);
+        may_fail(workload_save(p, id, doc, &err));
+    }
+    if (err.code < 0) {
+        trk_log_warn("stopping a job", "generation", id, "error", err.text, NULL);
+    }
+}
+
+static bool is_any_alive(const struct process_target *p, char (*ids)[40], size_t count)
+{
+    for (size_t i = 0; i < count; i++) {
+        json_auto_t *doc = NULL;
+        struct trk_proc proc;
+        if (workload_load(p, ids[i], &doc, NULL) == 0 && workload_process(p, doc, &proc)) {
+            trk_proc_fini(&proc);
+            return true;
+        }
+    }
+    return false;
+}
+
+int infra_process_stop_all(const char *state_dir, int64_t grace_ms, size_t *ret_count,
+                           struct trk_err *err)
+{
+    struct trk_err own = {0};
+    err = err != NULL ? err : &own;
+    struct process_target p = {0};
+    process_paths_init(&p, state_dir);
+    trk_autofree char(*ids)[40] = NULL;
+    size_t count = 0, stopped = 0;
+    int rc = trk_path_exists(p.jobs_dir) ? workload_ids(&p, &ids, &count, err) : 0;
+    if (rc == 0) {
+        cgroups_detect(&p.cgroups);
+        for (size_t i = 0; i < count; i++) {
+            stop_one(&p, ids[i], false, grace_ms, &stopped);
+        }
+        int64_t deadline = trk_now_ns() + grace_ms * TRK_NS_PER_MS;
+        while (trk_now_ns() < deadline && is_any_alive(&p, ids, count)) {
+            trk_sleep_ms(10);
+        }
+        for (size_t i = 0; i < count; i++) {
+            stop_one(&p, ids[i], true, 0, &stopped);
+        }
+        *ret_count = stopped;
+    }
+    process_paths_fini(&p);
+    return rc;
+}
