@@ -57,6 +57,19 @@ static void cut_last_step(char *path)
     }
 }
 
+/* In the document's order; what has no line comes first. Stable. */
+static void sort_by_line(struct trk_faults *faults)
+{
+    for (size_t i = 1; i < kept(faults); i++) {
+        struct trk_fault fault = faults->list[i];
+        size_t at = i;
+        for (; at > 0 && faults->list[at - 1].line > fault.line; at--) {
+            faults->list[at] = faults->list[at - 1];
+        }
+        faults->list[at] = fault;
+    }
+}
+
 void trk_faults_set_lines(struct trk_faults *faults, const json_t *lines)
 {
     for (size_t i = 0; i < kept(faults); i++) {
@@ -68,6 +81,7 @@ void trk_faults_set_lines(struct trk_faults *faults, const json_t *lines)
             cut_last_step(path);
         }
     }
+    sort_by_line(faults);
 }
 
 int trk_faults_to_err(const struct trk_faults *faults, enum trk_code code, const char *what,

@@ -43,7 +43,7 @@ void trk_faults_add(struct trk_faults *faults, const char *path, const char *key
 int trk_schema_check(const struct trk_schema *schema, const json_t *value,
                      struct trk_faults *faults);
 /* Fills `line` of the faults from trk_yaml_parse_lines' answer; what is missing gets the line of
- * what it is missing in. */
+ * what it is missing in. Sorts the faults by line. */
 void trk_faults_set_lines(struct trk_faults *faults, const json_t *lines);
 /* All faults as one text, a line each: "<what>:\n  git.remote: must start with https:// (line 4)";
  * `what` may be NULL. Sets err with `code`. */
