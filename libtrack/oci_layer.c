@@ -55,10 +55,6 @@ static int put(struct layer_writer *w, const void *bytes, size_t len, int flush,
 {
     trk_assert(len <= UINT32_MAX);
     w->tar_bytes += (int64_t)len;
-    if (w->options->tar_bytes_max > 0 && w->tar_bytes > w->options->tar_bytes_max) {
-        return trk_err_set(err, TRK_TOO_LARGE, "the folder holds more than %lld MiB",
-                           (long long)(w->options->tar_bytes_max >> 20));
-    }
     trk_sha256_update(w->tar_sha, bytes, len);
     w->z.next_in = (z_const Bytef *)(uintptr_t)bytes;
     w->z.avail_in = (uInt)len;
@@ -179,6 +175,16 @@ static size_t cut_position(const char *path, size_t len)
     return SIZE_MAX;
 }
 
+static int check_room(const struct layer_writer *w, int64_t more_bytes, struct trk_err *err)
+{
+    int64_t max = w->options->tar_bytes_max;
+    if (max > 0 && (more_bytes > max || w->tar_bytes > max - more_bytes)) {
+        return trk_err_set(err, TRK_TOO_LARGE, "the folder holds more than %lld MiB",
+                           (long long)(max >> 20));
+    }
+    return 0;
+}
+
 /* The header of w->path; `link` is "" but for symbolic links. */
 static int put_entry(struct layer_writer *w, char type, mode_t mode, uint64_t size,
                      const char *link, struct trk_err *err)
@@ -224,7 +230,10 @@ static int put_file(struct layer_writer *w, int dirfd, const char *name, struct 
                            path_below_root(w));
     }
     mode_t mode = (st.st_mode & 0100) != 0 ? 0755 : 0644;
-    int rc = put_entry(w, '0', mode, (uint64_t)st.st_size, "", err);
+    int rc = check_room(w, st.st_size, err);
+    if (rc == 0) {
+        rc = put_entry(w, '0', mode, (uint64_t)st.st_size, "", err);
+    }
     int64_t left = st.st_size;
     while (rc == 0 && left > 0) {
         size_t want = left < (int64_t)sizeof(w->in) ? (size_t)left : sizeof(w->in);
