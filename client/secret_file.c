@@ -37,9 +37,8 @@ static int parse_line(const char *line, size_t len, size_t number, const char *n
         value++;
         value_len -= 2;
     }
-    json_t *string = json_stringn(value, value_len);
-    if (key_len == 0 || string == NULL ||
-        json_object_setn_new(variables, key, key_len, string) < 0) {
+    if (key_len == 0 ||
+        json_object_setn_new(variables, key, key_len, json_stringn(value, value_len)) < 0) {
         return trk_err_set(err, TRK_INVALID, "%s, line %zu: KEY=VALUE in UTF-8 is expected", name,
                            number);
     }
