@@ -145,7 +145,7 @@ int trk_buf_read_fd(struct trk_buf *buf, int fd, struct trk_err *err)
 {
     for (;;) {
         size_t want = buf->cap_bytes - buf->len < 65536 ? buf->cap_bytes - buf->len : 65536;
-        char spill;
+        char spill = 0;
         char *room = want > 0 ? trk_buf_reserve(buf, want) : &spill;
         if (room == NULL) {
             return trk_err_set(err, TRK_TOO_LARGE, "more than %zu bytes", buf->cap_bytes);

@@ -88,7 +88,7 @@ static struct shown show(const char *name)
 {
     struct shown s;
     size_t n = 0;
-    for (; name[n] != '\0' && n < sizeof(s.text) - 4; n++) {
+    for (; n < sizeof(s.text) - 4 && name[n] != '\0'; n++) {
         unsigned char c = (unsigned char)name[n];
         s.text[n] = (char)(c < 0x20 || c >= 0x7f ? '?' : c);
     }

@@ -19,7 +19,7 @@ current=$("$racetrack" get config 2>/dev/null </dev/null | sed -n '/^lifecycle_u
 case $current in
 '' | http://localhost* | http://127.* | http://\[::1\]*) ;;
 *)
-    alias=racetrack-local
+    alias='racetrack-local'
     echo "your alias dev names $current; using the alias $alias instead"
     ;;
 esac
@@ -27,7 +27,7 @@ if [ "${current%/lifecycle}" != "${LIFECYCLE_URL%/lifecycle}" ]; then
     "$racetrack" set alias "$alias" "${LIFECYCLE_URL%/lifecycle}" </dev/null
 fi
 if ! "$racetrack" list --remote "$alias" </dev/null >/dev/null 2>&1; then
-    password=admin
+    password='admin'
     [ ! -e "$RACETRACK_STATE/admin-password" ] || password=$(cat "$RACETRACK_STATE/admin-password")
     printf '%s\n' "$password" | "$racetrack" login --username admin --remote "$alias"
 fi

@@ -12,10 +12,10 @@ run_one() {
 }
 export -f run_one
 n=0
+# shellcheck disable=SC2016 # expanded by the inner bash
 for test in "$@"; do
     n=$((n + 1))
     printf '%s\0%s\0' "$test" "$scratch/$n"
-# shellcheck disable=SC2016 # expanded by the inner bash
 done | xargs -0 -r -n 2 -P "$jobs" bash -c 'run_one "$0" "$1"'
 passed=0 failed=0 n=0
 for test in "$@"; do
