@@ -1,0 +1,35 @@
+/*
+ * job_wrapper - serves a Python class as a Racetrack job. See options.c for the usage.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "libtrack/json.h"
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "wrapper/front.h"
+
+int main(int argc, char **argv)
+{
+    /* The job's log is one file: the front's lines go where the worker's print() goes. */
+    struct trk_log_options log = {.level = TRK_LOG_INFO, .structured = false, .fd = 1};
+    const char *level = getenv("LOG_LEVEL");
+    const char *structured = getenv("LOG_STRUCTURED");
+    if (level != NULL) {
+        (void)trk_log_level_parse(level, &log.level);
+    }
+    log.structured = structured != NULL && (*structured == 't' || *structured == '1');
+    trk_log_init(&log);
+    trk_json_init();
+    struct trk_err err = {0};
+    struct front *front = trk_xcalloc(1, sizeof(*front));
+    int code = wrapper_options_read(argc, argv, &front->options, &err);
+    if (code == 0) {
+        code = front_run(front, &err);
+    }
+    if (code < 0) {
+        (void)fprintf(stderr, "job_wrapper: %s\n", err.text);
+    }
+    /* The process ends here: its memory is not worth the time of freeing it. */
+    return code < 0 ? 1 : 0;
+}

@@ -1,0 +1,37 @@
+/*
+ * options.h - what `job_wrapper run` was asked to do: command line, environment, manifest.
+ *
+ * Read once at start; strings are owned by the struct and live as long as the process.
+ */
+#ifndef WRAPPER_OPTIONS_H
+#define WRAPPER_OPTIONS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "libtrack/err.h"
+
+struct wrapper_options {
+    char *entrypoint_path;
+    char *entrypoint_class; /* NULL: the only class of the module */
+    char *packages;         /* folder of the job's installed packages, or NULL */
+    char *addr;
+    int port;      /* 0: a free one */
+    int listen_fd; /* >= 0: already bound, instead of addr and port */
+    char *python;
+    bool python_is_default;
+    char *lib_dir;                 /* Python side of the wrapper */
+    char *home_page;               /* starts with '/' */
+    int64_t max_concurrency;       /* 0: unlimited */
+    int64_t max_concurrency_queue; /* -1: unlimited */
+    int64_t request_timeout_ns;
+    uint64_t body_max_bytes;
+    /* for /health */
+    char *job_name, *job_version, *git_version, *deployed_by, *job_type_version;
+    int64_t deployment_timestamp;
+};
+/* 0, 1 when help or version was printed (end with success), or an error for the user. */
+int wrapper_options_read(int argc, char **argv, struct wrapper_options *ret,
+                         struct trk_err *err) TRK_MUST_CHECK;
+
+#endif

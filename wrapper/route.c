@@ -1,0 +1,115 @@
+#include "wrapper/route.h"
+
+#include <stdbool.h>
+#include <string.h>
+
+static int hex(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int decode(const char *s, size_t len, char *out)
+{
+    if (len >= ROUTE_PATH_MAX) {
+        return 414;
+    }
+    size_t n = 0;
+    for (size_t i = 0; i < len; i++) {
+        char c = s[i];
+        if (c == '%') {
+            int high = len - i > 2 ? hex(s[i + 1]) : -1;
+            int low = len - i > 2 ? hex(s[i + 2]) : -1;
+            if (high < 0 || low < 0) {
+                return 400;
+            }
+            c = (char)(high * 16 + low);
+            i += 2;
+        }
+        if (c == '\0') {
+            return 400;
+        }
+        out[n++] = c;
+    }
+    out[n] = '\0';
+    return 0;
+}
+
+/* Length of "/pub/job/{x}/{y}" or "/pub/fatman/{x}/{y}" in front of the path, 0 without. */
+static size_t mount_length(const char *path, size_t len)
+{
+    static const char *const prefixes[] = {"/pub/job/", "/pub/fatman/"};
+    for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++) {
+        size_t at = strlen(prefixes[i]);
+        if (len <= at || memcmp(path, prefixes[i], at) != 0) {
+            continue;
+        }
+        const char *slash = memchr(path + at, '/', len - at);
+        if (slash == NULL || slash == path + at) {
+            return 0;
+        }
+        size_t version = (size_t)(slash - path) + 1;
+        slash = memchr(path + version, '/', len - version);
+        size_t end = slash != NULL ? (size_t)(slash - path) : len;
+        return end > version ? end : 0;
+    }
+    return 0;
+}
+
+static enum route_kind kind_of(const char *path)
+{
+    static const struct {
+        const char *path;
+        enum route_kind kind;
+    } fixed[] = {
+        {"/", ROUTE_HOME},
+        {"/live", ROUTE_LIVE},
+        {"/ready", ROUTE_READY},
+        {"/health", ROUTE_HEALTH},
+        {"/metrics", ROUTE_METRICS},
+        {"/docs", ROUTE_DOCS},
+        {"/docs/", ROUTE_DOCS},
+        {"/openapi.json", ROUTE_OPENAPI},
+        {"/metrics/", ROUTE_METRICS},
+        {"/api/v1/parameters", ROUTE_PARAMETERS},
+    };
+    if (strncmp(path, "/api/v1/perform", 16) == 0) {
+        return ROUTE_API;
+    }
+    for (size_t i = 0; i < sizeof(fixed) / sizeof(fixed[0]); i++) {
+        if (strcmp(path, fixed[i].path) == 0) {
+            return fixed[i].kind;
+        }
+    }
+    return strncmp(path, "/api/v1/", 8) == 0 ? ROUTE_API : ROUTE_UNKNOWN;
+}
+
+int route_resolve(const char *target, size_t len, struct route *ret)
+{
+    const char *query = memchr(target, '?', len);
+    size_t path_len = query != NULL ? (size_t)(query - target) : len;
+    ret->query = query != NULL ? query : target + len;
+    ret->query_len = len - path_len;
+    ret->base = target;
+    ret->base_len = mount_length(target, path_len);
+    ret->path[0] = '\0';
+    if (path_len == 0 || target[0] != '/') {
+        return 400;
+    }
+    if (ret->base_len == path_len) {
+        ret->kind = ROUTE_ADD_SLASH;
+        return 0;
+    }
+    int status = decode(target + ret->base_len, path_len - ret->base_len, ret->path);
+    if (status != 0) {
+        return status;
+    }
+    ret->kind = kind_of(ret->path);
+    if (ret->kind == ROUTE_API) {
+        memmove(ret->path, ret->path + 7, strlen(ret->path + 7) + 1);
+    }
+    return 0;
+}
