@@ -1,10 +1,12 @@
 /*
- * lifecycle.h - what the rooms of lifecycle share: configuration, pool, targets, metrics. Made in
- * main.c before threads start, then read-only (the pointed-to objects guard themselves).
+ * lifecycle.h - what the parts of lifecycle share: configuration, pool, targets, metrics. Made in
+ * main.c; what is there before `is_started` is set is read-only afterwards (the pointed-to objects
+ * guard themselves).
  */
 #ifndef LIFECYCLE_LIFECYCLE_H
 #define LIFECYCLE_LIFECYCLE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 
@@ -29,6 +31,7 @@ struct lifecycle {
     struct event_hub *events;   /* api/events.c */
     const char *internal_token; /* what lifecycle shows image_builder; secret */
     char instance_id[40];       /* lease owner */
+    atomic_bool is_started;     /* migrated, and the queue works: until then the API answers 503 */
 };
 
 #endif

@@ -55,6 +55,20 @@ bool subject_can_somewhere(const struct subject *subject, const char *scope)
     return false;
 }
 
+bool subject_can_in_family(const struct subject *subject, const char *scope, const char *family)
+{
+    if (subject->type == TRK_SUBJECT_INTERNAL) {
+        return trk_token_has_scope(&subject->claims, scope);
+    }
+    for (unsigned i = 0; i < subject->permission_count; i++) {
+        const struct permission *p = &subject->permissions[i];
+        if (has_scope(p, scope) && covers(p, family, p->job_version, NULL)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 bool subject_can_everywhere(const struct subject *subject, const char *scope)
 {
     if (subject->type == TRK_SUBJECT_INTERNAL) {

@@ -34,6 +34,8 @@ bool subject_can(const struct subject *subject, const char *scope, const char *f
                  const char *version, const char *endpoint);
 /* Does it hold the scope on anything (listing)? Rows limited to an endpoint do not count. */
 bool subject_can_somewhere(const struct subject *subject, const char *scope);
+/* Does it hold the scope on the family or on any job of it? */
+bool subject_can_in_family(const struct subject *subject, const char *scope, const char *family);
 /* Does it hold the scope on everything? What stands above jobs (call_admin_api) needs that. */
 bool subject_can_everywhere(const struct subject *subject, const char *scope);
 /* "User admin", "ESC billing", "Job family adder", "Service pub". */

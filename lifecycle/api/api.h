@@ -1,0 +1,87 @@
+/*
+ * api.h - what the files of the API share. One resource a file: a route table and its handlers,
+ * thin: rules are in domain/, SQL in store/, the work in deploy/.
+ *
+ * Who may call a route is its `access`, checked by authorize.c before the body is read:
+ *   public             anybody
+ *   authenticated      any valid token (an internal one with at least one scope)
+ *   subject            a user, an ESC or a job family
+ *   user, staff        an active user; one with is_staff
+ *   internal           one of our own services
+ *   scope:SCOPE        holds SCOPE on anything; call_admin_api must be held on everything
+ *   job:SCOPE          holds SCOPE on the job of the path, {name} and {version}
+ */
+#ifndef LIFECYCLE_API_API_H
+#define LIFECYCLE_API_API_H
+
+#include <jansson.h>
+
+#include "libtrack/http_server.h"
+#include "libtrack/pg.h"
+#include "lifecycle/domain/subject.h"
+#include "lifecycle/lifecycle.h"
+#include "lifecycle/store/job.h"
+
+/* Who asks, and what of a job's path authorize has settled. */
+struct api_caller {
+    struct subject *subject;
+    const char
+        *job_version; /* "job:" routes: the exact version that the permission was checked for */
+};
+
+struct lifecycle *api_lifecycle(struct trk_request *req);
+struct subject *api_subject(struct trk_request *req);
+/* {version} of the path as authorize has resolved it: what was checked is what is used. */
+const char *api_job_version(struct trk_request *req);
+/* A connection for this request: TRK_PG_AUTO(conn) = NULL; api_acquire(req, &conn, err). 503 while
+ * the service is starting or the database is away. */
+int api_acquire(struct trk_request *req, struct trk_pg **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* Refuses with 503 in maintenance mode. */
+int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;
+/* The text of the token that came with the request, or NULL. Borrows. */
+const char *api_token_text(struct trk_request *req);
+/* Verifies the token and looks its subject up. `filter` may be NULL. TRK_UNAUTHENTICATED. */
+struct subject_filter;
+int api_authenticate(struct trk_request *req, struct trk_pg *conn,
+                     const struct subject_filter *filter, struct subject **ret,
+                     struct trk_err *err) TRK_MUST_CHECK;
+/* options.authorize of the server. */
+int api_authorize(struct trk_request *req, const char *access, struct trk_err *err);
+/* A transaction around fn, with the request's pool. */
+int api_transaction(struct trk_request *req,
+                    int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err), void *ctx,
+                    struct trk_err *err) TRK_MUST_CHECK;
+/* `scope` of the path in either era's spelling. TRK_INVALID. */
+int api_scope_param(struct trk_request *req, const char **ret, struct trk_err *err) TRK_MUST_CHECK;
+
+/* JSON of the resources; returned owned. */
+json_t *api_job_json(struct trk_request *req, const struct job *job);
+json_t *api_time_or_null(int64_t unix_s); /* null for 0 */
+
+/* The fatman era (fatman.c). */
+const char *api_fatman_alias(struct trk_request *req, const char *path);
+json_t *api_fatman_reply(struct trk_request *req, json_t *value);
+
+/* The event stream (events.c). */
+struct event_hub *event_hub_new(struct lifecycle *lc);
+int event_hub_start(struct event_hub *hub, struct trk_err *err) TRK_MUST_CHECK;
+void event_hub_stop(struct event_hub *hub); /* ends all streams */
+void event_hub_free(struct event_hub *hub);
+void event_hub_count(struct event_hub *hub, uint64_t *ret_connected, uint64_t *ret_disconnected);
+
+extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deploy_routes,
+    api_esc_routes, api_event_routes, api_family_routes, api_grant_routes, api_info_routes,
+    api_job_routes, api_log_routes, api_probe_routes, api_user_routes;
+extern const char api_component_schemas[];
+
+/* The server's options with all tables; valid as long as `lc`. */
+void api_options(struct lifecycle *lc, struct trk_http_options *ret);
+/* The metrics that are read at scrape time. */
+void api_metrics_register(struct lifecycle *lc);
+
+#define API_REF(name)  "{\"$ref\":\"#/components/schemas/" name "\"}"
+#define API_LIST(name) "{\"type\":\"array\",\"items\":" API_REF(name) "}"
+#define API_TABLE(table, tag_name, list)                                                           \
+    const struct trk_route_table table = {.tag = tag_name, .routes = list, .count = TRK_COUNT(list)}
+
+#endif

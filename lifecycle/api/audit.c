@@ -1,0 +1,97 @@
+#include "libtrack/json.h"
+#include "libtrack/mem.h"
+#include "lifecycle/api/api.h"
+#include "lifecycle/store/event.h"
+
+#define AUDIT_MAX 100
+
+static json_t *properties_json(const char *text)
+{
+    json_t *value = NULL;
+    if (text == NULL || trk_json_parse(text, strlen(text), &value, NULL) < 0) {
+        return json_null();
+    }
+    return value;
+}
+
+static int reply_events(struct trk_request *req, const struct audit_filter *filter,
+                        struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct audit_event *events;
+    size_t count;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = audit_store_list(conn, trk_req_mem(req), filter, &events, &count, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++) {
+        const struct audit_event *e = &events[i];
+        (void)json_array_append_new(
+            list,
+            json_pack("{s:s,s:I,s:I,s:s,s:o,s:s?,s:s?,s:s?,s:s?}", "id", e->id, "version",
+                      (json_int_t)e->version, "timestamp", (json_int_t)e->timestamp, "event_type",
+                      e->event_type, "properties", properties_json(e->properties),
+                      "username_executor", e->username_executor, "username_subject",
+                      e->username_subject, "job_name", e->job_name, "job_version", e->job_version));
+    }
+    return trk_reply_json(req, 200, list);
+}
+
+static int get_events(struct trk_request *req, struct trk_err *err)
+{
+    const struct audit_filter filter = {.limit = AUDIT_MAX};
+    return reply_events(req, &filter, err);
+}
+
+static int get_family_events(struct trk_request *req, struct trk_err *err)
+{
+    const struct audit_filter filter = {.limit = AUDIT_MAX, .job_name = trk_req_param(req, "name")};
+    return reply_events(req, &filter, err);
+}
+
+static int get_job_events(struct trk_request *req, struct trk_err *err)
+{
+    const struct audit_filter filter = {.limit = AUDIT_MAX,
+                                        .job_name = trk_req_param(req, "name"),
+                                        .job_version = trk_req_param(req, "version")};
+    return reply_events(req, &filter, err);
+}
+
+static int get_user_events(struct trk_request *req, struct trk_err *err)
+{
+    const struct audit_filter filter = {.limit = AUDIT_MAX, .related_to = api_subject(req)->name};
+    return reply_events(req, &filter, err);
+}
+
+static const struct trk_route routes[] = {
+    {.method = "GET",
+     .path = "/api/v1/audit/events",
+     .access = "authenticated",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_events,
+     .help = "What was done lately: the last hundred events, newest first."},
+    {.method = "GET",
+     .path = "/api/v1/audit/events/job/{name}",
+     .access = "authenticated",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_family_events,
+     .help = "The same for the jobs of one name."},
+    {.method = "GET",
+     .path = "/api/v1/audit/events/job/{name}/{version}",
+     .access = "authenticated",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_job_events,
+     .help = "The same for one job."},
+    {.method = "GET",
+     .path = "/api/v1/audit/user_events",
+     .access = "user",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_user_events,
+     .help = "The same where the caller did it or it was done to the caller."},
+};
+API_TABLE(api_audit_routes, "audit", routes);

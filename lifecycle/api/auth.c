@@ -1,0 +1,170 @@
+#include <stdio.h>
+#include <string.h>
+#include <talloc.h>
+
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "lifecycle/api/api.h"
+#include "lifecycle/config.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/store/setting.h"
+#include "lifecycle/store/subject.h"
+
+/* Questions about the token that asks. They are public routes: what is asked is whether it may. */
+
+static const char *endpoint_param(struct trk_request *req)
+{
+    return talloc_asprintf(trk_req_mem(req), "/%s", trk_req_param(req, "endpoint"));
+}
+
+/* -- may this token call this path of this job? The gateway asks on every miss of its cache -- */
+
+static bool is_public(const struct job_call_target *target, const char *path)
+{
+    if (path_is_always_public(path)) {
+        return true;
+    }
+    for (const char *line = target->public_endpoints; line != NULL && *line != '\0';) {
+        size_t len = strcspn(line, "\n");
+        char endpoint[513];
+        (void)snprintf(endpoint, sizeof(endpoint), "%.*s", (int)len, line);
+        if (path_is_below(path, endpoint)) {
+            return true;
+        }
+        line += len + (line[len] == '\n');
+    }
+    return false;
+}
+
+static int reply_decision(struct trk_request *req, const struct job *job,
+                          const struct subject *caller, bool any_path)
+{
+    char name[600];
+    if (caller != NULL) {
+        (void)subject_describe(caller, name, sizeof(name));
+    }
+    return trk_reply_json(req, 200,
+                          json_pack("{s:o,s:s?,s:s,s:n,s:n}", "job", api_job_json(req, job),
+                                    "caller", caller != NULL ? name : NULL, "decision",
+                                    any_path ? "any_path" : "exact_path", "remote_gateway_url",
+                                    "remote_gateway_token"));
+}
+
+static int refuse_call(struct trk_request *req, const struct subject *caller, const struct job *job,
+                       const char *path, struct trk_err *err)
+{
+    if (!api_lifecycle(req)->config->auth_debug) {
+        return trk_err_set(err, TRK_FORBIDDEN, "no permission to call %s %s", job->name,
+                           job->version);
+    }
+    char who[600];
+    (void)subject_describe(caller, who, sizeof(who));
+    return trk_err_set(err, TRK_FORBIDDEN, "no permission: %s lacks the scope call_job on %s %s %s",
+                       who, job->name, job->version, path);
+}
+
+static int get_can_call(struct trk_request *req, struct trk_err *err)
+{
+    const char *path = endpoint_param(req);
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct job_call_target target;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = job_store_call_target(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                                     trk_req_param(req, "version"), &target, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    if (target.maintenance) {
+        return trk_err_set(err, TRK_UNAVAILABLE,
+                           "Racetrack is in maintenance mode; try again when it is over");
+    }
+    const struct job *job = target.job;
+    if (job == NULL) {
+        return err->code; /* 404 by job_store_call_target */
+    }
+    if (is_public(&target, path)) {
+        return reply_decision(req, job, NULL, false);
+    }
+    const struct subject_filter filter = {.scope = SCOPE_CALL_JOB, .job_name = job->name};
+    struct subject *caller;
+    code = api_authenticate(req, conn, &filter, &caller, err);
+    if (code < 0) {
+        return code;
+    }
+    bool any_path = subject_can(caller, SCOPE_CALL_JOB, job->name, job->version, NULL);
+    if (!any_path && !subject_can(caller, SCOPE_CALL_JOB, job->name, job->version, path)) {
+        return refuse_call(req, caller, job, path, err);
+    }
+    return reply_decision(req, job, caller, any_path);
+}
+
+/* -- is this token allowed …? 202, or the refusal -- */
+
+static int answer_allowed(struct trk_request *req, const char *endpoint, struct trk_err *err)
+{
+    const char *scope;
+    const char *name = trk_req_param(req, "name");
+    const char *version = trk_req_param(req, "version");
+    int code = api_scope_param(req, &scope, err);
+    if (code == 0 && api_token_text(req) == NULL) {
+        struct subject *nobody;
+        return api_authenticate(req, NULL, NULL, &nobody, err);
+    }
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct subject *who;
+    struct job *job;
+    if (code == 0) {
+        code = api_acquire(req, &conn, err);
+    }
+    if (code == 0) {
+        code = api_authenticate(req, conn, NULL, &who, err);
+    }
+    if (code == 0) {
+        code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    if (!subject_can(who, scope, job->name, job->version, endpoint)) {
+        return trk_err_set(
+            err, TRK_FORBIDDEN, "no permission to do this operation: %s on %s %s%s%s", scope,
+            job->name, job->version, endpoint != NULL ? " " : "", endpoint != NULL ? endpoint : "");
+    }
+    return trk_reply_empty(req, 202);
+}
+
+static int get_allowed(struct trk_request *req, struct trk_err *err)
+{
+    return answer_allowed(req, NULL, err);
+}
+
+static int get_allowed_endpoint(struct trk_request *req, struct trk_err *err)
+{
+    return answer_allowed(req, endpoint_param(req), err);
+}
+
+static const struct trk_route routes[] = {
+    {.method = "GET",
+     .path = "/api/v1/auth/can-call-job/{name}/{version}/{endpoint:path}",
+     .access = "public",
+     .response_schema = API_REF("CallDecision"),
+     .handler = get_can_call,
+     .help = "May the caller's token call this path of this job? With the job to forward to. "
+             "decision: any_path holds for every path of the job."},
+    {.method = "GET",
+     .path = "/api/v1/auth/allowed/job/{name}/{version}/scope/{scope}",
+     .access = "public",
+     .handler = get_allowed,
+     .help = "202 when the caller's token holds the scope on the job."},
+    {.method = "GET",
+     .path = "/api/v1/auth/allowed/job_endpoint/{name}/{version}/scope/{scope}/endpoint/"
+             "{endpoint:path}",
+     .access = "public",
+     .handler = get_allowed_endpoint,
+     .help = "202 when the caller's token holds the scope on that path of the job."},
+};
+API_TABLE(api_auth_routes, "auth", routes);

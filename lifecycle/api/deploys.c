@@ -1,0 +1,365 @@
+#include <string.h>
+#include <talloc.h>
+
+#include "libtrack/json.h"
+#include "libtrack/manifest.h"
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "libtrack/yaml.h"
+#include "lifecycle/api/api.h"
+#include "lifecycle/deploy/deploy.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/domain/status.h"
+#include "lifecycle/store/deployment.h"
+
+#define BODY_MAX     (96u << 20)
+#define WAIT_MAX_MS  25000
+#define LIST_MAX     1000
+#define PHASE_MAX    256
+#define WARNINGS_MAX 65536
+
+/* -- what a deployment looks like -- */
+
+static json_t *deployment_json(const struct deployment *d)
+{
+    return json_pack("{s:s,s:s,s:I,s:I,s:s?,s:n,s:s?,s:s?,s:s?,s:s?,s:s?,s:s?,s:s?,s:s?}", "id",
+                     d->id, "status", d->status, "create_time", (json_int_t)d->create_time,
+                     "update_time", (json_int_t)d->update_time, "error", d->error, "job",
+                     "deployed_by", d->deployed_by, "phase", d->phase, "image_name", d->image_name,
+                     "infrastructure_target", d->infrastructure_target, "manifest_yaml",
+                     d->manifest, "job_name", d->job_name, "job_version", d->job_version,
+                     "warnings", d->warnings);
+}
+
+/* A manifest holds the job's environment: its deployment shows to those who may read the job, to
+ * who made it, and to our own services. */
+static bool is_visible(const struct subject *subject, const struct deployment *d)
+{
+    return subject_can(subject, SCOPE_READ_JOB, d->job_name, d->job_version, NULL) ||
+           (subject->id != NULL && d->subject_id != NULL &&
+            strcmp(subject->id, d->subject_id) == 0);
+}
+
+static int load(struct trk_request *req, struct deployment **ret, struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_get(conn, trk_req_mem(req), trk_req_param(req, "id"), ret, err);
+    }
+    if (code == 0 && !is_visible(api_subject(req), *ret)) {
+        code = trk_err_set(err, TRK_FORBIDDEN,
+                           "no permission to see deployment %s: it takes the scope read_job on %s "
+                           "%s",
+                           (*ret)->id, (*ret)->job_name, (*ret)->job_version);
+    }
+    return code;
+}
+
+static int list_deployments(struct trk_request *req, struct trk_err *err)
+{
+    int64_t limit = trk_req_query_int(req, "limit", 100);
+    if (limit < 1 || limit > LIST_MAX) {
+        return trk_err_set(err, TRK_INVALID, "limit must be from 1 to %d", LIST_MAX);
+    }
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct deployment *list;
+    size_t count;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_list(conn, trk_req_mem(req), limit, &list, &count, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    json_t *array = json_array();
+    for (size_t i = 0; i < count; i++) {
+        if (is_visible(api_subject(req), &list[i])) {
+            (void)json_array_append_new(array, deployment_json(&list[i]));
+        }
+    }
+    return trk_reply_json(req, 200, array);
+}
+
+static bool is_same(const char *a, const char *b)
+{
+    return strcmp(a != NULL ? a : "", b != NULL ? b : "") == 0;
+}
+
+static int add_job(struct trk_request *req, const struct deployment *d, json_t *reply,
+                   struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct job *job;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = job_store_get(conn, trk_req_mem(req), d->job_name, d->job_version, &job, err);
+    }
+    if (code == 0) {
+        json_t *value = api_job_json(req, job);
+        (void)json_object_set(reply, "job", value);
+        (void)json_object_set_new(reply, "fatman",
+                                  value); /* this path has no fatman-era spelling */
+    }
+    return code == TRK_NOT_FOUND ? 0 : code; /* deleted since */
+}
+
+static int get_deployment(struct trk_request *req, struct trk_err *err)
+{
+    struct deployment *d;
+    int code = load(req, &d, err);
+    if (code < 0) {
+        return code;
+    }
+    int64_t wait_ms = trk_req_query_int(req, "wait_ms", 0);
+    const char *status = trk_req_query(req, "status");
+    const char *phase = trk_req_query(req, "phase");
+    if (wait_ms > 0 && strcmp(d->status, DEPLOYMENT_IN_PROGRESS) == 0 &&
+        (status == NULL || is_same(status, d->status)) &&
+        (phase == NULL || is_same(phase, d->phase))) {
+        code = deploy_wait_change(api_lifecycle(req), d->id, d->status, d->phase,
+                                  wait_ms < WAIT_MAX_MS ? wait_ms : WAIT_MAX_MS, err);
+        if (code == 0) {
+            code = load(req, &d, err);
+        }
+        if (code < 0) {
+            return code;
+        }
+    }
+    json_auto_t *reply = deployment_json(d);
+    if (strcmp(d->status, DEPLOYMENT_DONE) == 0) {
+        code = add_job(req, d, reply, err);
+    }
+    return code < 0 ? code : trk_reply_json(req, 200, TRK_STEAL(reply));
+}
+
+/* -- what image_builder reports -- */
+
+static int put_phase(struct trk_request *req, struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_set_phase(conn, trk_req_param(req, "id"),
+                                          trk_json_string_or(trk_req_json(req), "phase", ""), err);
+    }
+    return code < 0 ? code : trk_reply_null(req);
+}
+
+static int put_warnings(struct trk_request *req, struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_add_warnings(conn, trk_req_param(req, "id"),
+                                             trk_json_string_or(trk_req_json(req), "warnings", ""),
+                                             err);
+    }
+    return code < 0 ? code : trk_reply_null(req);
+}
+
+/* -- submitting -- */
+
+/* Clients send every field they know; null means that it was not given. Returns owned. */
+static json_t *without_nulls(const json_t *value, int depth)
+{
+    if (!json_is_object(value) || depth > 8) {
+        return json_deep_copy(value);
+    }
+    json_t *out = json_object();
+    const char *key;
+    json_t *member;
+    json_object_foreach ((json_t *)(uintptr_t)value, key, member) {
+        if (!json_is_null(member)) {
+            (void)json_object_set_new(out, key, without_nulls(member, depth + 1));
+        }
+    }
+    return out;
+}
+
+static int reply_faults(struct trk_request *req, const struct trk_faults *faults)
+{
+    struct trk_err text = {0};
+    (void)trk_faults_to_err(faults, TRK_SCHEMA, "the manifest is not valid", &text);
+    json_t *list = json_array();
+    for (size_t i = 0; i < faults->count && i < TRK_FAULTS_MAX; i++) {
+        (void)json_array_append_new(list, json_pack("{s:s,s:s}", "path", faults->list[i].path,
+                                                    "text", faults->list[i].text));
+    }
+    return trk_reply_json(
+        req, 422,
+        json_pack("{s:s,s:s,s:o}", "error", text.text, "type", "ValidationError", "faults", list));
+}
+
+/* The text as the client sent it, when it says the same as the object; else a text made of that. */
+static char *manifest_text(const json_t *body, const json_t *manifest)
+{
+    const char *sent = trk_json_string_or(body, "manifest_yaml", NULL);
+    json_auto_t *parsed = NULL;
+    if (sent != NULL && trk_yaml_parse(sent, strlen(sent), "manifest_yaml", &parsed, NULL) == 0) {
+        json_auto_t *plain = without_nulls(parsed, 0);
+        if (json_equal(plain, manifest) != 0) {
+            return trk_xstrdup(sent);
+        }
+    }
+    struct trk_buf buf;
+    trk_buf_init(&buf, 1 << 20);
+    (void)trk_yaml_dump(manifest, &buf);
+    return trk_buf_steal(&buf, NULL);
+}
+
+static int check_build_flags(const json_t *flags, const char **ret, struct trk_err *err)
+{
+    *ret = "";
+    size_t i;
+    json_t *flag;
+    json_array_foreach (flags, i, flag) {
+        if (!json_is_string(flag) || strcmp(json_string_value(flag), "--no-cache") != 0) {
+            return trk_err_set(err, TRK_INVALID, "build_flags[%zu]: only --no-cache is allowed", i);
+        }
+        *ret = "--no-cache";
+    }
+    return 0;
+}
+
+static int decode_context(const json_t *body, void **ret, size_t *ret_len, struct trk_err *err)
+{
+    const json_t *text = json_object_get(body, "build_context");
+    if (!json_is_string(text) || json_string_length(text) == 0) {
+        return 0;
+    }
+    int code = trk_base64_decode(json_string_value(text), json_string_length(text), ret, ret_len,
+                                 err);
+    return code < 0 ? trk_err_wrap(err, "build_context") : 0;
+}
+
+static int note_warnings(struct trk_request *req, const char *id, const struct trk_faults *warnings,
+                         struct trk_err *err)
+{
+    if (warnings->count == 0) {
+        return 0;
+    }
+    struct trk_buf buf;
+    trk_buf_init(&buf, WARNINGS_MAX);
+    for (size_t i = 0; i < warnings->count && i < TRK_FAULTS_MAX; i++) {
+        const struct trk_fault *w = &warnings->list[i];
+        (void)trk_buf_addf(&buf, "%s%s%s%s", i > 0 ? "\n" : "", w->path,
+                           w->path[0] != '\0' ? ": " : "", w->text);
+    }
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_add_warnings(conn, id, buf.data, err);
+    }
+    trk_buf_fini(&buf);
+    return code == TRK_CONFLICT ? 0 : code; /* it has ended already */
+}
+
+static const json_t *object_or_null(const json_t *body, const char *key)
+{
+    const json_t *value = json_object_get(body, key);
+    return json_is_object(value) ? value : NULL;
+}
+
+static int post_deploy(struct trk_request *req, struct trk_err *err)
+{
+    int code = api_refuse_in_maintenance(req, err);
+    if (code < 0) {
+        return code;
+    }
+    const json_t *body = trk_req_json(req);
+    json_auto_t *manifest = without_nulls(json_object_get(body, "manifest"), 0);
+    struct trk_faults *faults = talloc_zero(trk_req_mem(req), struct trk_faults);
+    struct trk_faults *warnings = talloc_zero(trk_req_mem(req), struct trk_faults);
+    if (trk_manifest_check(manifest, faults, warnings) < 0) {
+        return reply_faults(req, faults);
+    }
+    trk_autofree char *yaml = manifest_text(body, manifest);
+    trk_autofree void *context = NULL;
+    struct deploy_request request = {
+        .manifest = manifest,
+        .manifest_yaml = yaml,
+        .git_credentials = object_or_null(body, "git_credentials"),
+        .secret_vars = object_or_null(body, "secret_vars"),
+        .force = trk_json_bool_or(body, "force", false),
+    };
+    code = check_build_flags(json_object_get(body, "build_flags"), &request.build_flags, err);
+    if (code == 0) {
+        code = decode_context(body, &context, &request.context_len, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    request.context = context;
+    trk_autofree char *id = NULL;
+    code = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
+    if (code == 0) {
+        code = note_warnings(req, id, warnings, err);
+    }
+    return code < 0 ? code : trk_reply_json(req, 200, json_pack("{s:s}", "id", id));
+}
+
+#define NULLABLE_OBJECT "{\"type\":[\"object\",\"null\"]}"
+#define NULLABLE_STRINGS                                                                           \
+    "{\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":\"string\"}}"
+static const char deploy_schema[] =
+    "{\"type\":\"object\",\"required\":[\"manifest\"],\"properties\":{"
+    "\"manifest\":{\"type\":\"object\",\"description\":\"job.yaml as an object\"},"
+    "\"manifest_yaml\":{\"type\":[\"string\",\"null\"],\"maxLength\":262144,\"description\":\"its "
+    "text, kept when it says the same\"},"
+    "\"git_credentials\":{\"type\":[\"object\",\"null\"],\"required\":[\"username\",\"password\"],"
+    "\"properties\":{\"username\":{\"type\":\"string\"},\"password\":{\"type\":\"string\"}}},"
+    "\"secret_vars\":{\"type\":[\"object\",\"null\"],\"properties\":{"
+    "\"build_env\":" NULLABLE_STRINGS ",\"runtime_env\":" NULLABLE_STRINGS "}},"
+    "\"build_context\":{\"type\":[\"string\",\"null\"],\"description\":\"base64 of a tar.gz; "
+    "without it the git remote is cloned\"},"
+    "\"force\":{\"type\":[\"boolean\",\"null\"],\"default\":false},"
+    "\"build_flags\":{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"}}}}";
+
+static const struct trk_route routes[] = {
+    {.method = "POST",
+     .path = "/api/v1/deploy",
+     .access = "subject",
+     .request_schema = deploy_schema,
+     .response_schema = API_REF("DeploymentId"),
+     .body_max_bytes = BODY_MAX,
+     .handler = post_deploy,
+     .help = "Submits a deployment; ask for it by the id that comes back."},
+    {.method = "GET",
+     .path = "/api/v1/deploy",
+     .access = "authenticated",
+     .query = "limit:int=100:at most so many",
+     .response_schema = API_LIST("Deployment"),
+     .handler = list_deployments,
+     .help = "Deployments that the caller may see, the latest change first."},
+    {.method = "GET",
+     .path = "/api/v1/deploy/{id}",
+     .access = "authenticated",
+     .query = "wait_ms:int=0:wait for a change so long (25000 at most);status:string=:status known "
+              "to the caller;phase:string=:phase known to the caller",
+     .response_schema = API_REF("Deployment"),
+     .handler = get_deployment,
+     .help = "One deployment; with wait_ms the answer comes when status or phase differ from those "
+             "given."},
+    {.method = "PUT",
+     .path = "/api/v1/deploy/{id}/phase",
+     .access = "internal",
+     .request_schema = "{\"type\":\"object\",\"required\":[\"phase\"],\"properties\":{\"phase\":{"
+                       "\"type\":\"string\",\"maxLength\":256}}}",
+     .handler = put_phase,
+     .help = "What a deployment is at now (reported by image_builder)."},
+    {.method = "PUT",
+     .path = "/api/v1/deploy/{id}/warnings",
+     .access = "internal",
+     .request_schema = "{\"type\":\"object\",\"required\":[\"warnings\"],\"properties\":{"
+                       "\"warnings\":{\"type\":\"string\",\"maxLength\":65536}}}",
+     .handler = put_warnings,
+     .help = "Adds a warning to a deployment (reported by image_builder)."},
+};
+API_TABLE(api_deploy_routes, "deployments", routes);

@@ -1,0 +1,146 @@
+#include <string.h>
+
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "lifecycle/api/api.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/infra/logs.h"
+#include "lifecycle/store/deployment.h"
+
+#define LOG_BYTES_MAX (16u << 20)
+
+static int read_logs(struct trk_request *req, struct trk_buf *buf, struct trk_err *err)
+{
+    struct job *job;
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                             api_job_version(req), &job, err);
+    }
+    trk_pg_release(TRK_STEAL(conn)); /* reading the log may take its time */
+    if (code < 0) {
+        return code;
+    }
+    int64_t tail = trk_req_query_int(req, "tail", 20);
+    return infra_job_logs(api_lifecycle(req), job->infrastructure_target, job->generation_id,
+                          tail > 0 ? (size_t)tail : 0, buf, err);
+}
+
+/* Where the last `tail` lines begin; 0: all. */
+static const char *tail_of(const char *text, int64_t tail)
+{
+    if (tail <= 0) {
+        return text;
+    }
+    const char *p = text + strlen(text);
+    if (p > text && p[-1] == '\n') {
+        p--;
+    }
+    while (p > text) {
+        if (p[-1] == '\n' && --tail == 0) {
+            break;
+        }
+        p--;
+    }
+    return p;
+}
+
+static int read_build_logs(struct trk_request *req, struct trk_buf *buf, struct trk_err *err)
+{
+    struct deployment *d;
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = deployment_store_last_of_job(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                                            api_job_version(req), &d, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    const char *logs = d->build_logs != NULL ? d->build_logs : "";
+    return trk_buf_adds(buf, tail_of(logs, trk_req_query_int(req, "tail", 0)));
+}
+
+static int reply(struct trk_request *req, bool plain,
+                 int (*read)(struct trk_request *req, struct trk_buf *buf, struct trk_err *err),
+                 struct trk_err *err)
+{
+    struct trk_buf buf;
+    trk_buf_init(&buf, LOG_BYTES_MAX);
+    int code = read(req, &buf, err);
+    if (code == 0 && plain) {
+        trk_strip_ansi(buf.data);
+        code = trk_reply_text(req, 200, "text/plain; charset=utf-8", buf.data);
+    } else if (code == 0) {
+        /* A job may write anything; JSON holds UTF-8 only. */
+        json_t *text = trk_utf8_is_valid(buf.data, buf.len) ? json_stringn(buf.data, buf.len)
+                                                            : NULL;
+        if (text == NULL) {
+            for (size_t i = 0; i < buf.len; i++) {
+                if ((unsigned char)buf.data[i] >= 0x80) {
+                    buf.data[i] = '?';
+                }
+            }
+            text = json_stringn(buf.data, buf.len);
+        }
+        code = trk_reply_json(req, 200, json_pack("{s:o}", "logs", text));
+    }
+    trk_buf_fini(&buf);
+    return code;
+}
+
+static int get_logs(struct trk_request *req, struct trk_err *err)
+{
+    return reply(req, false, read_logs, err);
+}
+
+static int get_logs_plain(struct trk_request *req, struct trk_err *err)
+{
+    return reply(req, true, read_logs, err);
+}
+
+static int get_build_logs(struct trk_request *req, struct trk_err *err)
+{
+    return reply(req, false, read_build_logs, err);
+}
+
+static int get_build_logs_plain(struct trk_request *req, struct trk_err *err)
+{
+    return reply(req, true, read_build_logs, err);
+}
+
+#define TAIL_20  "tail:int=20:lines from the end, 0 for all"
+#define TAIL_ALL "tail:int=0:lines from the end, 0 for all"
+
+static const struct trk_route routes[] = {
+    {.method = "GET",
+     .path = "/api/v1/job/{name}/{version}/logs",
+     .access = "job:" SCOPE_READ_JOB,
+     .query = TAIL_20,
+     .response_schema = API_REF("Logs"),
+     .handler = get_logs,
+     .help = "What the job has written lately."},
+    {.method = "GET",
+     .path = "/api/v1/job/{name}/{version}/logs/plain",
+     .access = "job:" SCOPE_READ_JOB,
+     .query = TAIL_20,
+     .handler = get_logs_plain,
+     .help = "The same as plain text, without terminal colours."},
+    {.method = "GET",
+     .path = "/api/v1/job/{name}/{version}/build-logs",
+     .access = "job:" SCOPE_READ_JOB,
+     .query = TAIL_ALL,
+     .response_schema = API_REF("Logs"),
+     .handler = get_build_logs,
+     .help = "How its image was built, at the last attempt."},
+    {.method = "GET",
+     .path = "/api/v1/job/{name}/{version}/build-logs/plain",
+     .access = "job:" SCOPE_READ_JOB,
+     .query = TAIL_ALL,
+     .handler = get_build_logs_plain,
+     .help = "The same as plain text, without terminal colours."},
+};
+API_TABLE(api_log_routes, "jobs", routes);

@@ -1,0 +1,218 @@
+#include "libtrack/mem.h"
+#include "lifecycle/api/api.h"
+#include "lifecycle/config.h"
+#include "version.h"
+
+#define STRING             "{\"type\":\"string\"}"
+#define STRING_0           "{\"type\":[\"string\",\"null\"]}"
+#define INTEGER            "{\"type\":\"integer\"}"
+#define INTEGER_0          "{\"type\":[\"integer\",\"null\"]}"
+#define BOOLEAN            "{\"type\":\"boolean\"}"
+#define TIME               "{\"type\":\"integer\",\"description\":\"Unix seconds\"}"
+#define TIME_0             "{\"type\":[\"integer\",\"null\"],\"description\":\"Unix seconds\"}"
+#define OBJECT(properties) "{\"type\":\"object\",\"properties\":{" properties "}}"
+
+const char api_component_schemas
+    [] = "{\"Health\":" OBJECT("\"service\":" STRING ",\"live\""
+                               ":" BOOLEAN ",\"da"
+                               "tabas"
+                               "e_"
+                               "conne"
+                               "cted"
+                               "\""
+                               ":" BOOLEAN ",\"git_version\":" STRING ",\"docker_tag\":" STRING ","
+                                                                                                "\""
+                                                                                                "au"
+                                                                                                "th"
+                                                                                                "_r"
+                                                                                                "eq"
+                                                                                                "ui"
+                                                                                                "re"
+                                                                                                "d"
+                                                                                                "\""
+                                                                                                ":" BOOLEAN) ",\"Info\":" OBJECT("\"service\":" STRING
+                                                                                                                                 ",\"version\":" STRING ",\"git_version\":" STRING ",\"docker_tag\":" STRING ",\"auth_required\":" BOOLEAN ",\"external_pub_url\":" STRING ",\"lifecycle_url\":" STRING ",\"grafana_url\":" STRING) ",\"Job\":" OBJECT("\"name\":" STRING
+                                                                                                                                                                                                                                                                                                                                                       ",\"version\":" STRING
+                                                                                                                                                                                                                                                                                                                                                       ",\"status\":{\"type\":\"string\",\"enum\":["
+                                                                                                                                                                                                                                                                                                                                                       "\"starting\",\"running\",\"error\","
+                                                                                                                                                                                                                                                                                                                                                       "\"orphaned\","
+                                                                                                                                                                                                                                                                                                                                                       "\"lost\"]},\"create_time\":" TIME
+                                                                                                                                                                                                                                                                                                                                                       ",\"update_time\":" TIME
+                                                                                                                                                                                                                                                                                                                                                       ",\"id\":" STRING
+                                                                                                                                                                                                                                                                                                                                                       ",\"manifest\":{\"type\":[\"object\",\"null\"]},"
+                                                                                                                                                                                                                                                                                                                                                       "\"manifest_yaml\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"internal_name\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"pub_url\":" STRING ",\"error\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"notice\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"image_tag\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"deployed_by\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"last_call_time\":" TIME_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"infrastructure_target\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                       ",\"replica_internal_names\":{\"type\":"
+                                                                                                                                                                                                                                                                                                                                                       "\"array\",\"items\":" STRING
+                                                                                                                                                                                                                                                                                                                                                       "}"
+                                                                                                                                                                                                                                                                                                                                                       ",\"job_type_version\":" STRING
+                                                                                                                                                                                                                                                                                                                                                       ",\"infrastructure_stats\":{\"type\":"
+                                                                                                                                                                                                                                                                                                                                                       "\"object\"}") ",\"JobFamily\":" OBJECT("\"name"
+                                                                                                                                                                                                                                                                                                                                                                                               "\""
+                                                                                                                                                                                                                                                                                                                                                                                               ":" STRING ",\"id\":" STRING) ",\"PublicEndpoint\":" OBJECT("\"job_name\":" STRING ",\"job_version\":" STRING ",\"endpoint\":" STRING ",\"active\":" BOOLEAN) ",\"Logs\":" OBJECT("\"logs\":" STRING) ",\"DeploymentId\":" OBJECT("\"id\":" STRING) ",\"Deployment\":" OBJECT("\"id\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"status\":{\"type\":\"string\",\"enum\":[\"in_progress\",\"done\","
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             "\"failed\"]},\"create_time\":" TIME ",\"update_time\":" TIME ",\"error\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"job\":{\"type\":[\"object\",\"null\"],\"description\":\"the Job once it is done\"}"
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"deployed_by\":" STRING_0 ",\"phase\":" STRING_0 ",\"image_name\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"infrastructure_target\":" STRING_0 ",\"manifest_yaml\":" STRING_0 ",\"job_name\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"job_version\":" STRING_0 ",\"warnings\":" STRING_0) ",\"UserToken\":" OBJECT("\"username\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                              ",\"token\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                              ",\"is_staff\":" BOOLEAN) ",\"Esc\":" OBJECT("\"name\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                           ",\"id\":" STRING) ",\"EscAuth\":" OBJECT("\"id\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                     ",\"name\":" STRING ",\"tokens\":{\"type\":\"array\",\"items\":" OBJECT("\"id\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"token\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                             ",\"expiry_time\":" TIME_0 ",\"active\":" BOOLEAN ",\"last_use_time\":" TIME_0) "}") ",\"CallDecision\":" OBJECT("\"job\":" API_REF("Job") ",\"caller\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        ",\"decision\":{\"type\":\"string\",\"enum\":[\"any_path\",\"exact_path\"]}"
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        ",\"remote_gateway_url\":" STRING_0
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                        ",\"remote_gateway_token\":" STRING_0) ",\"AuditEvent\":" OBJECT("\"id\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                         ",\"version\":" INTEGER ",\"timestamp\":" TIME ",\"event_type\":" STRING
+                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                                         ",\"properties\":{\"type\":[\"object\",\"null\"]},\"username_executor\":" STRING_0 ",\"username_subject\":" STRING_0 ",\"job_name\":" STRING_0 ",\"job_version\":" STRING_0) "}";
+
+/* Filled once: tables of other files are no constant expressions. */
+static struct trk_route_table tables[12];
+
+void api_options(struct lifecycle *lc, struct trk_http_options *ret)
+{
+    static const char *const prefixes[] = {"/lifecycle", NULL};
+    const struct trk_route_table *const all[] = {
+        &api_probe_routes, &api_info_routes,   &api_deploy_routes, &api_job_routes,
+        &api_log_routes,   &api_family_routes, &api_auth_routes,   &api_grant_routes,
+        &api_esc_routes,   &api_user_routes,   &api_event_routes,  &api_audit_routes,
+    };
+    _Static_assert(TRK_COUNT(all) == TRK_COUNT(tables), "every table is served");
+    for (size_t i = 0; i < TRK_COUNT(all); i++) {
+        tables[i] = *all[i];
+    }
+    *ret = (struct trk_http_options){
+        .service = "lifecycle",
+        .title = "Racetrack lifecycle",
+        .version = TRK_VERSION,
+        .addr = lc->config->http_addr,
+        .port = (int)lc->config->http_port,
+        .prefixes = prefixes,
+        .tables = tables,
+        .table_count = TRK_COUNT(tables),
+        .component_schemas = api_component_schemas,
+        .connection_max = (unsigned)lc->config->http_connections_max,
+        .ctx = lc,
+        .authorize = api_authorize,
+        .alias = api_fatman_alias,
+        .alias_reply = api_fatman_reply,
+        .metrics = lc->metrics,
+    };
+}
+
+/* -- metrics read at scrape time -- */
+
+static struct trk_pg_stats stats_of(void *ctx)
+{
+    const struct lifecycle *lc = ctx;
+    struct trk_pg_stats stats;
+    trk_pg_pool_stats(lc->pool, &stats);
+    return stats;
+}
+
+static double read_connected(void *ctx)
+{
+    const struct lifecycle *lc = ctx;
+    return trk_pg_pool_is_up(lc->pool);
+}
+
+static double read_size(void *ctx)
+{
+    return stats_of(ctx).size;
+}
+
+static double read_available(void *ctx)
+{
+    struct trk_pg_stats stats = stats_of(ctx);
+    return stats.size - stats.in_use;
+}
+
+static double read_waiting(void *ctx)
+{
+    return stats_of(ctx).waiting;
+}
+
+static double read_opened(void *ctx)
+{
+    return (double)stats_of(ctx).opened;
+}
+
+static double read_failed(void *ctx)
+{
+    return (double)stats_of(ctx).failed;
+}
+
+static double read_closed(void *ctx)
+{
+    return (double)stats_of(ctx).closed;
+}
+
+static double read_queries(void *ctx)
+{
+    return (double)stats_of(ctx).queries;
+}
+
+static double read_stream_connected(void *ctx)
+{
+    const struct lifecycle *lc = ctx;
+    uint64_t connected, disconnected;
+    event_hub_count(lc->events, &connected, &disconnected);
+    return (double)connected;
+}
+
+static double read_stream_disconnected(void *ctx)
+{
+    const struct lifecycle *lc = ctx;
+    uint64_t connected, disconnected;
+    event_hub_count(lc->events, &connected, &disconnected);
+    return (double)disconnected;
+}
+
+static double read_threads(void *ctx)
+{
+    (void)ctx;
+    trk_autofclose FILE *f = fopen("/proc/self/stat", "re");
+    long threads = 0;
+    /* Field 20; the name in field 2 is ours and has no spaces. */
+    if (f == NULL ||
+        fscanf(f, "%*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %ld",
+               &threads) != 1) {
+        return 0;
+    }
+    return (double)threads;
+}
+
+void api_metrics_register(struct lifecycle *lc)
+{
+    static const struct {
+        const char *name, *help;
+        double (*read)(void *ctx);
+    } gauges[] = {
+        {"lifecycle_database_connected", "Does the database answer?", read_connected},
+        {"lifecycle_database_pool_size", "Connections to the database at most.", read_size},
+        {"lifecycle_database_pool_available", "Connections that may still be taken.",
+         read_available},
+        {"lifecycle_database_requests_waiting", "Threads that wait for a connection.",
+         read_waiting},
+        {"lifecycle_database_connection_opened_total", "Connections opened.", read_opened},
+        {"lifecycle_database_connection_failed_total", "Connections that could not be opened.",
+         read_failed},
+        {"lifecycle_database_connection_closed_total", "Connections closed.", read_closed},
+        {"lifecycle_database_queries_executed_total", "Statements sent.", read_queries},
+        {"lifecycle_event_stream_client_connected", "Event streams opened.", read_stream_connected},
+        {"lifecycle_event_stream_client_disconnected", "Event streams that have ended.",
+         read_stream_disconnected},
+        {"lifecycle_active_threads_count", "Threads of this process.", read_threads},
+    };
+    for (size_t i = 0; i < TRK_COUNT(gauges); i++) {
+        trk_metrics_gauge_fn(lc->metrics, gauges[i].name, gauges[i].help, gauges[i].read, lc);
+    }
+}

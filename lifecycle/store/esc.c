@@ -1,0 +1,67 @@
+#include "lifecycle/store/esc.h"
+
+#include "lifecycle/store/rows.h"
+#include "lifecycle/store/subject.h"
+
+int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret_count,
+                   struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc order by name, id",
+                            "");
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct esc *escs = row_array(mem, struct esc, count);
+    for (int row = 0; row < count; row++) {
+        escs[row].id = row_text(escs, res, row, "id");
+        escs[row].name = row_text(escs, res, row, "name");
+    }
+    *ret = escs;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **ret,
+                  struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc where id = $1", "s",
+                            id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no ESC with id %s", id);
+    }
+    struct esc *esc = row_array(mem, struct esc, 1);
+    esc->id = row_text(esc, res, 0, "id");
+    esc->name = row_text(esc, res, 0, "name");
+    *ret = esc;
+    return 0;
+}
+
+int esc_store_create(struct trk_pg *conn, void *mem, const char *id, const char *name,
+                     const char *auth_key, struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "insert into registry_esc (id, name) values ($1, $2) on conflict do "
+                            "nothing",
+                            "ss", id, name);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_affected(conn) == 0) {
+        return trk_err_set(err, TRK_CONFLICT, "there is an ESC with id %s already", id);
+    }
+    const char *subject_id;
+    const char *token;
+    code = subject_store_ensure(conn, mem, TRK_SUBJECT_ESC, id, &subject_id, err);
+    if (code < 0) {
+        return code;
+    }
+    return token_store_create(conn, mem, subject_id, TRK_SUBJECT_ESC, id, 0, auth_key, &token, err);
+}
