@@ -87,10 +87,10 @@ struct shown {
 static struct shown show(const char *name)
 {
     struct shown s;
-    size_t n = 0;
-    for (; n < sizeof(s.text) - 4 && name[n] != '\0'; n++) {
-        unsigned char c = (unsigned char)name[n];
-        s.text[n] = (char)(c < 0x20 || c >= 0x7f ? '?' : c);
+    size_t n = strnlen(name, sizeof(s.text) - 4);
+    for (size_t i = 0; i < n; i++) {
+        unsigned char c = (unsigned char)name[i];
+        s.text[i] = (char)(c < 0x20 || c >= 0x7f ? '?' : c);
     }
     (void)snprintf(s.text + n, sizeof(s.text) - n, "%s", name[n] != '\0' ? "..." : "");
     return s;
