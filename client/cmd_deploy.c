@@ -20,10 +20,8 @@
 #define DEADLINE_S        3600
 #define RETRY_MAX_MS      3000
 
-enum context_kind { CONTEXT_LOCAL, CONTEXT_GIT };
-
-static int context_kind_of(struct cli *cli, const json_t *manifest, const char *url,
-                           enum context_kind *ret, struct trk_err *err)
+/* What the options ask for; NULL: the default rule. */
+static int wanted_context(struct cli *cli, const char **ret, struct trk_err *err)
 {
     const char *wanted = cli->values[OPT_BUILD_CONTEXT];
     if (cli->values[OPT_CONTEXT_LOCAL] != NULL) {
@@ -31,18 +29,24 @@ static int context_kind_of(struct cli *cli, const json_t *manifest, const char *
     } else if (cli->values[OPT_CONTEXT_GIT] != NULL) {
         wanted = "git";
     }
-    if (wanted == NULL || strcmp(wanted, "default") == 0) {
-        bool is_sample = strcmp(trk_json_string_or(manifest, "owner_email", ""),
-                                "sample@example.com") == 0;
-        *ret = is_sample && url_is_local(url) ? CONTEXT_LOCAL : CONTEXT_GIT;
-    } else if (strcmp(wanted, "local") == 0) {
-        *ret = CONTEXT_LOCAL;
-    } else if (strcmp(wanted, "git") == 0) {
-        *ret = CONTEXT_GIT;
-    } else {
+    if (wanted != NULL && strcmp(wanted, "default") == 0) {
+        wanted = NULL;
+    }
+    if (wanted != NULL && strcmp(wanted, "local") != 0 && strcmp(wanted, "git") != 0) {
         return cli_usage(cli, err, "--build-context is local, git or default, not %s", wanted);
     }
+    *ret = wanted;
     return 0;
+}
+
+/* By default only samples on this machine are uploaded; real jobs come from their repository. */
+static bool is_local_context(const char *wanted, const json_t *manifest, const char *url)
+{
+    if (wanted != NULL) {
+        return strcmp(wanted, "local") == 0;
+    }
+    return url_is_local(url) &&
+           strcmp(trk_json_string_or(manifest, "owner_email", ""), "sample@example.com") == 0;
 }
 
 static int add_context(json_t *body, const struct cli *cli, const char *folder, struct trk_err *err)
@@ -94,14 +98,9 @@ static int add_secrets(json_t *body, const struct manifest_input *input, struct 
     return 0;
 }
 
-static int make_body(struct cli *cli, const struct manifest_input *input,
+static int make_body(struct cli *cli, const struct manifest_input *input, const char *wanted,
                      const struct remote *remote, json_t *body, struct trk_err *err)
 {
-    enum context_kind kind = CONTEXT_GIT;
-    int rc = context_kind_of(cli, input->manifest, remote->url, &kind, err);
-    if (rc < 0) {
-        return rc;
-    }
     (void)json_object_set(body, "manifest", input->manifest);
     if (input->text != NULL) {
         (void)json_object_set_new(body, "manifest_yaml", json_string(input->text));
@@ -120,11 +119,11 @@ static int make_body(struct cli *cli, const struct manifest_input *input,
     if (credentials != NULL) {
         (void)json_object_set_new(body, "git_credentials", credentials);
     }
-    rc = add_secrets(body, input, err);
+    int rc = add_secrets(body, input, err);
     if (rc < 0) {
         return rc;
     }
-    if (kind == CONTEXT_LOCAL) {
+    if (is_local_context(wanted, input->manifest, remote->url)) {
         return add_context(body, cli, input->folder, err);
     }
     cli_verbose(cli, "the server will clone %s", git);
@@ -290,7 +289,12 @@ int cmd_deploy(struct cli *cli, struct trk_err *err)
 {
     struct manifest_input input;
     struct remote remote;
-    int rc = manifest_input_load(&input, cli, cli->word_count > 0 ? cli->words[0] : ".", err);
+    const char *wanted = NULL;
+    int rc = wanted_context(cli, &wanted, err);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = manifest_input_load(&input, cli, cli->word_count > 0 ? cli->words[0] : ".", err);
     if (rc < 0) {
         return rc;
     }
@@ -302,7 +306,7 @@ int cmd_deploy(struct cli *cli, struct trk_err *err)
     json_auto_t *body = json_object();
     rc = remote_require_login(&remote, err);
     if (rc == 0) {
-        rc = make_body(cli, &input, &remote, body, err);
+        rc = make_body(cli, &input, wanted, &remote, body, err);
     }
     if (rc == 0) {
         rc = submit_and_follow(&remote, &input, body, err);

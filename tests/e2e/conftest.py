@@ -2,15 +2,9 @@
 
 import pytest
 
-from harness import BIN, SERVICES, Cli, Platform, copy_sample, fresh_name
+from harness import SERVICES, Cli, Platform, copy_sample, fresh_name
 
 LOG_TAIL_BYTES = 6000
-
-
-def pytest_configure(config):
-    missing = [p for p in ("lifecycle", "image_builder", "pub", "racetrack", "job_wrapper") if not (BIN / p).exists()]
-    if missing:
-        raise pytest.UsageError(f"not built in {BIN}: {', '.join(missing)}; type make")
 
 
 @pytest.fixture(scope="session")
