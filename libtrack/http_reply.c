@@ -144,6 +144,14 @@ int trk_reply_stream(struct trk_request *req, int status, const char *content_ty
                      ssize_t (*next)(void *user, char *bytes, size_t size), void *user,
                      void (*fini)(void *user))
 {
+    if (strcmp(req->method, "HEAD") == 0) { /* libmicrohttpd would send the last chunk */
+        if (fini != NULL) {
+            fini(user);
+        }
+        int rc = trk_reply_empty(req, status);
+        (void)MHD_add_response_header(req->response, "Content-Type", content_type);
+        return rc;
+    }
     struct stream *stream = trk_xcalloc(1, sizeof(*stream));
     *stream = (struct stream){.next = next, .user = user, .fini = fini};
     req->is_stream = true;

@@ -109,6 +109,9 @@ int http_check_head(struct trk_request *req, const char *version, struct trk_err
         head.fault = "Transfer-Encoding in HTTP/1.0";
     } else if (!is_token(req->method, strlen(req->method))) {
         head.fault = "malformed method";
+    } else if (has_control(req->target, strlen(req->target)) ||
+               strpbrk(req->target, " \t#\\") != NULL) {
+        head.fault = "a character in the request target that is not allowed";
     }
     if (head.fault == NULL) {
         return 0;

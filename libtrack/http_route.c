@@ -155,6 +155,24 @@ void http_query_free(struct http_query *query, size_t count)
     free(query);
 }
 
+/* Schema text with OpenAPI's references turned into JSON Schema's own. Returns owned. */
+static char *with_local_refs(const char *text)
+{
+    static const char from[] = "#/components/schemas/";
+    static const char to[] = "#/$defs/";
+    struct trk_buf buf;
+    trk_buf_init(&buf, 1 << 20);
+    const char *at;
+    while ((at = strstr(text, from)) != NULL) {
+        (void)trk_buf_add(&buf, text, (size_t)(at - text));
+        (void)trk_buf_adds(&buf, to);
+        text = at + strlen(from);
+    }
+    (void)trk_buf_adds(&buf, text);
+    trk_assert(!buf.failed);
+    return trk_buf_steal(&buf, NULL);
+}
+
 /* A request schema that refers to "#/components/schemas/…" is compiled together with them. */
 static struct trk_schema *compile_schema(const struct trk_http_options *options, const char *text)
 {
@@ -167,10 +185,11 @@ static struct trk_schema *compile_schema(const struct trk_http_options *options,
     if (trk_json_parse(text, strlen(text), &schema, &err) < 0 ||
         trk_json_parse(options->component_schemas, strlen(options->component_schemas), &components,
                        &err) < 0) {
-        trk_die("schema: %s", err.text);
+        trk_die("schema %s: %s", text, err.text);
     }
-    (void)json_object_set_new(schema, "components", json_pack("{s:o}", "schemas", components));
-    trk_autofree char *whole = trk_json_text(schema);
+    (void)json_object_set_new(schema, "$defs", components);
+    trk_autofree char *joined = trk_json_text(schema);
+    trk_autofree char *whole = with_local_refs(joined);
     return trk_schema_new(whole);
 }
 

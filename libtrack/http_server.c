@@ -536,7 +536,7 @@ static struct MHD_Daemon *start_daemon(struct trk_http_server *server, int fd)
         options->connection_max, MHD_OPTION_PER_IP_CONNECTION_LIMIT, options->per_ip_max,
         MHD_OPTION_CONNECTION_TIMEOUT, options->timeout_s, MHD_OPTION_THREAD_STACK_SIZE,
         (size_t)STACK_BYTES, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)POOL_BYTES,
-        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+        MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_END);
 }
 
 static void add_metrics(struct trk_http_server *server)
