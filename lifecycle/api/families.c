@@ -34,4 +34,4 @@ static const struct trk_route routes[] = {
      .handler = list_families,
      .help = "Job families that the caller may read something of."},
 };
-API_TABLE(api_family_routes, "jobs", routes);
+API_TABLE(api_family_routes, "job families", routes);

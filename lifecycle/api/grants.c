@@ -73,4 +73,4 @@ static const struct trk_route routes[] = {
      .handler = post_family_grant,
      .help = "Grants the jobs of one family a scope on another family."},
 };
-API_TABLE(api_grant_routes, "auth", routes);
+API_TABLE(api_grant_routes, "grants", routes);

@@ -143,4 +143,4 @@ static const struct trk_route routes[] = {
      .handler = get_build_logs_plain,
      .help = "The same as plain text, without terminal colours."},
 };
-API_TABLE(api_log_routes, "jobs", routes);
+API_TABLE(api_log_routes, "logs", routes);

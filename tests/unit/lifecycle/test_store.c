@@ -1,0 +1,414 @@
+/* The store against a real Postgres: what SQL decides. Each test works on rows of its own. */
+#include <check.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+#include <talloc.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/profile.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/domain/status.h"
+#include "lifecycle/store/endpoint.h"
+#include "lifecycle/store/esc.h"
+#include "lifecycle/store/event.h"
+#include "lifecycle/store/job.h"
+#include "lifecycle/store/migrations.h"
+#include "lifecycle/store/setting.h"
+#include "lifecycle/store/subject.h"
+#include "lifecycle/store/user.h"
+#include "tests/unit/support/pg_cluster.h"
+
+#define KEY TRK_DEV_AUTH_KEY
+
+static struct pg_cluster *cluster;
+static struct trk_pg_pool *pool;
+static struct trk_pg *conn;
+static void *mem;
+static struct trk_err err;
+
+#define must(call) ck_assert_msg((call) == 0, "%s: %s", #call, err.text)
+
+static void set_up(void)
+{
+    mem = talloc_new(NULL);
+    must(trk_pg_acquire(pool, &conn, &err));
+}
+
+static void tear_down(void)
+{
+    trk_pg_release(conn);
+    conn = NULL;
+    talloc_free(mem);
+}
+
+static void add_job(const char *name, const char *version, const char *status)
+{
+    const char *family_id;
+    must(family_store_ensure(conn, mem, name, KEY, &family_id, &err));
+    struct job job = {.family_id = family_id,
+                      .name = name,
+                      .version = version,
+                      .status = status,
+                      .manifest = "name: x\n",
+                      .internal_name = "127.0.0.1:4000"};
+    must(job_store_save(conn, &job, &err));
+}
+
+static int64_t last_event(void)
+{
+    int64_t first, last;
+    must(event_store_range(conn, &first, &last, &err));
+    return last;
+}
+
+START_TEST(a_job_is_saved_changed_and_found)
+{
+    add_job("saved", "1.0.0", JOB_STARTING);
+    struct job *job;
+    must(job_store_get(conn, mem, "saved", "1.0.0", &job, &err));
+    ck_assert_str_eq(job->status, JOB_STARTING);
+    ck_assert_str_eq(job->replica_internal_names, "");
+    ck_assert_str_eq(job->infrastructure_stats, "{}");
+    ck_assert_int_eq(job->last_call_time, 0);
+    ck_assert_int_ge(job->create_time, trk_wall_s() - 5);
+    const char *id = job->id;
+    job->last_call_time = 1234;
+    job->update_time = 5678;
+    job->error = "it's broken";
+    must(job_store_save(conn, job, &err));
+    must(job_store_get(conn, mem, "saved", "1.0.0", &job, &err));
+    ck_assert_str_eq(job->id, id);
+    ck_assert_int_eq(job->last_call_time, 1234);
+    ck_assert_int_eq(job->update_time, 5678);
+    ck_assert_str_eq(job->error, "it's broken");
+    ck_assert_int_eq(job_store_get(conn, mem, "saved", "1.0.1", &job, &err), TRK_NOT_FOUND);
+    ck_assert_ptr_nonnull(strstr(err.text, "saved"));
+}
+END_TEST
+
+START_TEST(aliases_are_resolved_among_live_jobs)
+{
+    add_job("alias", "1.0.0", JOB_RUNNING);
+    add_job("alias", "1.9.0", JOB_RUNNING);
+    add_job("alias", "1.10.0", JOB_STARTING);
+    struct job *job;
+    must(job_store_resolve(conn, mem, "alias", "latest", &job, &err));
+    ck_assert_str_eq(job->version, "1.9.0");
+    must(job_store_set_status(conn, "alias", "1.10.0", JOB_RUNNING, NULL, "it is ready", &err));
+    must(job_store_resolve(conn, mem, "alias", "1.x", &job, &err));
+    ck_assert_str_eq(job->version, "1.10.0");
+    ck_assert_int_eq(job_store_resolve(conn, mem, "alias", "2.x", &job, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(job_store_resolve(conn, mem, "nobody", "latest", &job, &err), TRK_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(a_status_leaves_its_reason_and_an_event)
+{
+    add_job("status", "1.0.0", JOB_RUNNING);
+    int64_t before = last_event();
+    must(job_store_set_status(conn, "status", "1.0.0", JOB_LOST, "gone", "the process is gone",
+                              &err));
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    must(trk_pg_query(conn, &res, &err,
+                      "select from_status, to_status, reason from registry_jobstatusevent where "
+                      "job_name = 'status'",
+                      ""));
+    ck_assert_str_eq(trk_pg_text(res, 0, "from_status"), JOB_RUNNING);
+    ck_assert_str_eq(trk_pg_text(res, 0, "to_status"), JOB_LOST);
+    ck_assert_str_eq(trk_pg_text(res, 0, "reason"), "the process is gone");
+    struct event *events;
+    size_t count;
+    must(event_store_after(conn, mem, before, 10, &events, &count, &err));
+    ck_assert_uint_eq(count, 1);
+    ck_assert_str_eq(events[0].kind, EVENT_JOB_CHANGED);
+    ck_assert_str_eq(events[0].payload, "{\"job_name\": \"status\", \"job_version\": \"1.0.0\"}");
+    ck_assert_int_eq(job_store_set_status(conn, "status", "9.0.0", JOB_LOST, NULL, "x", &err),
+                     TRK_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(deleting_keeps_a_record_and_is_repeatable)
+{
+    add_job("doomed", "1.0.0", JOB_RUNNING);
+    /* age_days overflowed in the original */
+    must(trk_pg_query(conn, NULL, &err,
+                      "update registry_job set create_time = now() - interval '3000 days' where "
+                      "name = 'doomed'",
+                      ""));
+    must(job_store_delete(conn, "doomed", "1.0.0", true, &err));
+    int64_t before = last_event();
+    must(job_store_delete(conn, "doomed", "1.0.0", true, &err));
+    ck_assert_int_eq(last_event(), before);
+    bool trashed = false;
+    must(job_store_is_in_trash(conn, "doomed", "1.0.0", &trashed, &err));
+    ck_assert(trashed);
+    must(job_store_is_in_trash(conn, "doomed", "1.0.1", &trashed, &err));
+    ck_assert(!trashed);
+}
+END_TEST
+
+START_TEST(a_family_comes_with_a_token_of_its_own)
+{
+    const char *first, *second, *token, *again;
+    must(family_store_ensure(conn, mem, "family", KEY, &first, &err));
+    must(family_store_token(conn, mem, "family", &token, &err));
+    must(family_store_ensure(conn, mem, "family", KEY, &second, &err));
+    must(family_store_token(conn, mem, "family", &again, &err));
+    ck_assert_str_eq(first, second);
+    ck_assert_str_eq(token, again);
+    struct trk_token claims;
+    must(trk_jwt_verify(token, KEY, &claims, &err));
+    ck_assert_int_eq(claims.type, TRK_SUBJECT_JOB_FAMILY);
+    ck_assert_str_eq(claims.subject, "family");
+    struct subject *who;
+    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    ck_assert_int_eq(who->type, TRK_SUBJECT_JOB_FAMILY);
+    ck_assert_str_eq(who->name, "family");
+    ck_assert_uint_eq(who->permission_count, 0);
+}
+END_TEST
+
+static const char *esc_with_token(const char *id, const char **ret_subject)
+{
+    const char *token;
+    must(esc_store_create(conn, mem, id, "name of it", KEY, &err));
+    must(subject_store_ensure(conn, mem, TRK_SUBJECT_ESC, id, ret_subject, &err));
+    must(token_store_current(conn, mem, *ret_subject, &token, &err));
+    return token;
+}
+
+START_TEST(tokens_are_known_revoked_or_expired)
+{
+    const char *subject;
+    const char *token = esc_with_token("esc-tokens", &subject);
+    struct subject *who;
+    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    ck_assert_str_eq(who->name, "name of it");
+    struct token_row *rows;
+    size_t count;
+    must(token_store_list(conn, mem, subject, &rows, &count, &err));
+    ck_assert_uint_eq(count, 1);
+    ck_assert_int_gt(rows[0].last_use_time, 0);
+    must(token_store_revoke(conn, subject, rows[0].id, &err));
+    ck_assert_int_eq(subject_store_by_token(conn, mem, token, NULL, &who, &err),
+                     TRK_UNAUTHENTICATED);
+    ck_assert_ptr_nonnull(strstr(err.text, "revoked"));
+    must(token_store_create(conn, mem, subject, TRK_SUBJECT_ESC, "esc-tokens", trk_wall_s() - 5,
+                            KEY, &token, &err));
+    ck_assert_int_eq(subject_store_by_token(conn, mem, token, NULL, &who, &err),
+                     TRK_UNAUTHENTICATED);
+    ck_assert_ptr_nonnull(strstr(err.text, "expired"));
+    ck_assert_int_eq(token_store_current(conn, mem, subject, &token, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(subject_store_by_token(conn, mem, "a.b.c", NULL, &who, &err),
+                     TRK_UNAUTHENTICATED);
+    ck_assert_ptr_null(strstr(err.text, "a.b.c"));
+    ck_assert_int_eq(token_store_revoke(conn, subject, "no-such", &err), TRK_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(permissions_come_with_what_they_are_on)
+{
+    const char *subject, *family_id;
+    const char *token = esc_with_token("esc-grants", &subject);
+    add_job("granted", "1.0.0", JOB_RUNNING);
+    add_job("other", "1.0.0", JOB_RUNNING);
+    struct job *job;
+    must(job_store_get(conn, mem, "granted", "1.0.0", &job, &err));
+    must(family_store_get(conn, mem, "other", &family_id, &err));
+    int64_t before = last_event();
+    must(permission_store_grant(conn, subject, SCOPE_CALL_JOB, family_id, NULL, "/x", &err));
+    ck_assert_int_gt(last_event(), before);
+    before = last_event();
+    must(permission_store_grant(conn, subject, SCOPE_CALL_JOB, family_id, NULL, "/x", &err));
+    ck_assert_int_eq(last_event(), before); /* nothing new: nobody is told */
+    must(permission_store_grant_deployer(conn, subject, job->id, &err));
+    struct subject *who;
+    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    ck_assert_uint_eq(who->permission_count, 5);
+    ck_assert(subject_can(who, SCOPE_DELETE_JOB, "granted", "1.0.0", NULL));
+    ck_assert(!subject_can(who, SCOPE_DELETE_JOB, "other", "1.0.0", NULL));
+    ck_assert(subject_can(who, SCOPE_CALL_JOB, "other", "1.0.0", "/x"));
+    ck_assert(!subject_can(who, SCOPE_CALL_JOB, "other", "1.0.0", NULL));
+    const struct subject_filter filter = {.scope = SCOPE_CALL_JOB, .job_name = "other"};
+    must(subject_store_by_token(conn, mem, token, &filter, &who, &err));
+    ck_assert_uint_eq(who->permission_count, 1);
+    const struct subject_filter nothing = {.scope = SCOPE_CALL_JOB, .job_name = "third"};
+    must(subject_store_by_token(conn, mem, token, &nothing, &who, &err));
+    ck_assert_uint_eq(who->permission_count, 0);
+    must(job_store_delete(conn, "granted", "1.0.0", true, &err));
+    must(subject_store_get(conn, mem, subject, &who, &err));
+    ck_assert_uint_eq(who->permission_count, 1); /* the rows on the job went with it */
+}
+END_TEST
+
+START_TEST(a_call_target_says_what_a_decision_needs)
+{
+    add_job("target", "1.0.0", JOB_RUNNING);
+    struct job *job;
+    struct job_call_target target;
+    must(job_store_get(conn, mem, "target", "1.0.0", &job, &err));
+    must(endpoint_store_request(conn, job->id, "/open", &err));
+    must(endpoint_store_request(conn, job->id, "/open", &err));
+    must(endpoint_store_request(conn, job->id, "/closed", &err));
+    must(trk_pg_query(conn, NULL, &err,
+                      "update registry_publicendpointrequest set active = true where endpoint = "
+                      "'/open'",
+                      ""));
+    must(job_store_call_target(conn, mem, "target", "latest", &target, &err));
+    ck_assert_str_eq(target.job->version, "1.0.0");
+    ck_assert_str_eq(target.public_endpoints, "/open");
+    ck_assert(!target.maintenance);
+    json_auto_t *on = json_string("true");
+    must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, on, &err));
+    must(job_store_call_target(conn, mem, "target", "latest", &target, &err));
+    ck_assert(target.maintenance);
+    ck_assert_int_eq(setting_store_refuse_in_maintenance(conn, &err), TRK_UNAVAILABLE);
+    json_auto_t *off = json_false();
+    must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, off, &err));
+    must(setting_store_refuse_in_maintenance(conn, &err));
+    must(job_store_call_target(conn, mem, "target", "9.9.9", &target, &err));
+    ck_assert_ptr_null(target.job);
+    ck_assert_int_eq(err.code, TRK_NOT_FOUND);
+    must(job_store_call_target(conn, mem, "no-such", "latest", &target, &err));
+    ck_assert_ptr_null(target.job);
+    ck_assert_int_eq(err.code, TRK_NOT_FOUND);
+}
+END_TEST
+
+START_TEST(a_name_is_taken_once)
+{
+    const char *subject;
+    must(user_store_create(conn, mem, "someone@x", "hash", true, false, &subject, &err));
+    ck_assert_int_eq(user_store_create(conn, mem, "someone@x", "hash", true, false, &subject, &err),
+                     TRK_CONFLICT);
+    struct user *user;
+    must(user_store_get(conn, mem, "someone@x", &user, &err));
+    ck_assert_str_eq(user->subject_id, subject);
+    ck_assert(user->is_active);
+    ck_assert(!user->is_staff);
+    must(esc_store_create(conn, mem, "esc-once", "x", KEY, &err));
+    ck_assert_int_eq(esc_store_create(conn, mem, "esc-once", "x", KEY, &err), TRK_CONFLICT);
+}
+END_TEST
+
+/* Writers in many threads: whoever reads "all after N" must never miss one that commits later with
+ * a smaller number. */
+struct writing {
+    int count;
+};
+
+static int write_event(struct trk_pg *c, void *ctx, struct trk_err *e)
+{
+    (void)ctx;
+    int code = event_store_add(c, EVENT_JOB_CHANGED, "order", "1.0.0", e);
+    return code < 0 ? code : trk_pg_query(c, NULL, e, "select pg_sleep(0.001)", "");
+}
+
+static void *run_writer(void *arg)
+{
+    const struct writing *w = arg;
+    struct trk_err e = {0};
+    for (int i = 0; i < w->count; i++) {
+        ck_assert_msg(trk_pg_transaction(pool, write_event, NULL, &e) == 0, "%s", e.text);
+    }
+    return NULL;
+}
+
+START_TEST(events_become_visible_in_order)
+{
+    enum { WRITERS = 4, EACH = 25 };
+    struct writing w = {.count = EACH};
+    pthread_t threads[WRITERS];
+    int64_t after = last_event();
+    for (int i = 0; i < WRITERS; i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, run_writer, &w), 0);
+    }
+    size_t seen = 0;
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (seen < WRITERS * EACH && trk_now_ns() < deadline) {
+        struct event *events;
+        size_t count;
+        must(event_store_after(conn, mem, after, 1000, &events, &count, &err));
+        for (size_t i = 0; i < count; i++) {
+            ck_assert_int_gt(events[i].id, after);
+            after = events[i].id;
+        }
+        seen += count;
+        talloc_free(events);
+    }
+    for (int i = 0; i < WRITERS; i++) {
+        (void)pthread_join(threads[i], NULL);
+    }
+    ck_assert_uint_eq(seen, WRITERS * EACH);
+}
+END_TEST
+
+START_TEST(cleaning_keeps_the_newest_event)
+{
+    must(event_store_add(conn, EVENT_SETTINGS_CHANGED, NULL, NULL, &err));
+    int64_t first, last, newest = last_event();
+    must(trk_pg_query(conn, NULL, &err,
+                      "update registry_event set create_time = now() - interval "
+                      "'1 year'",
+                      ""));
+    must(event_store_clean(conn, 60, &err));
+    must(event_store_range(conn, &first, &last, &err));
+    ck_assert_int_eq(first, newest);
+    ck_assert_int_eq(last, newest);
+}
+END_TEST
+
+START_TEST(audit_events_are_filtered)
+{
+    json_auto_t *properties = json_pack("{s:s}", "why", "because");
+    must(audit_store_add(conn, "job_deleted", "alice", NULL, "audited", "1.0.0", properties, &err));
+    must(audit_store_add(conn, "job_deployed", "bob", "alice", "audited", "2.0.0", NULL, &err));
+    must(audit_store_add(conn, "job_deployed", "bob", NULL, "audited", "3.0.0", NULL, &err));
+    struct audit_event *events;
+    size_t count;
+    const struct audit_filter by_alice = {.related_to = "alice", .limit = 10};
+    must(audit_store_list(conn, mem, &by_alice, &events, &count, &err));
+    ck_assert_uint_eq(count, 2);
+    const struct audit_filter one = {.job_name = "audited", .job_version = "1.0.0", .limit = 10};
+    must(audit_store_list(conn, mem, &one, &events, &count, &err));
+    ck_assert_uint_eq(count, 1);
+    ck_assert_str_eq(events[0].properties, "{\"why\":\"because\"}");
+}
+END_TEST
+
+int main(void)
+{
+    cluster = pg_cluster_start();
+    struct trk_pg_options options = {
+        .conninfo = pg_cluster_conninfo(cluster), .schema = "racetrack", .size = 8};
+    pool = trk_pg_pool_new(&options);
+    if (migrations_run(pool, NULL, &err) < 0) {
+        trk_die("%s", err.text);
+    }
+    Suite *suite = suite_create("store");
+    TCase *tcase = tcase_create("store");
+    tcase_add_checked_fixture(tcase, set_up, tear_down);
+    tcase_add_test(tcase, a_job_is_saved_changed_and_found);
+    tcase_add_test(tcase, aliases_are_resolved_among_live_jobs);
+    tcase_add_test(tcase, a_status_leaves_its_reason_and_an_event);
+    tcase_add_test(tcase, deleting_keeps_a_record_and_is_repeatable);
+    tcase_add_test(tcase, a_family_comes_with_a_token_of_its_own);
+    tcase_add_test(tcase, tokens_are_known_revoked_or_expired);
+    tcase_add_test(tcase, permissions_come_with_what_they_are_on);
+    tcase_add_test(tcase, a_call_target_says_what_a_decision_needs);
+    tcase_add_test(tcase, a_name_is_taken_once);
+    tcase_add_test(tcase, events_become_visible_in_order);
+    tcase_add_test(tcase, cleaning_keeps_the_newest_event);
+    tcase_add_test(tcase, audit_events_are_filtered);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_set_fork_status(runner, CK_NOFORK); /* one pool, one server */
+    srunner_run_all(runner, CK_ENV);
+    int failures = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    trk_pg_pool_free(pool);
+    pg_cluster_stop(cluster);
+    return failures > 0 ? 1 : 0;
+}
