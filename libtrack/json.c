@@ -13,7 +13,7 @@ void trk_json_init(void)
 }
 
 /* jansson's own depth limit is 2048 and fixed; ours is checked before it sees the bytes. */
-static int check_depth(const char *bytes, size_t len, struct trk_err *err)
+static int check_bytes(const char *bytes, size_t len, struct trk_err *err)
 {
     int depth = 0;
     bool in_string = false;
@@ -29,6 +29,10 @@ static int check_depth(const char *bytes, size_t len, struct trk_err *err)
             }
         } else if (c == '"') {
             in_string = true;
+        } else if (c == '\0') { /* jansson takes it for the end */
+            return trk_err_set(err, TRK_INVALID,
+                               "invalid JSON: line %u column %zu: a NUL byte is not allowed", line,
+                               i - line_start + 1);
         } else if (c == '\n') {
             line++;
             line_start = i + 1;
@@ -47,7 +51,7 @@ static int check_depth(const char *bytes, size_t len, struct trk_err *err)
 
 int trk_json_parse(const char *bytes, size_t len, json_t **ret, struct trk_err *err)
 {
-    if (check_depth(bytes, len, err) < 0) {
+    if (check_bytes(bytes, len, err) < 0) {
         return TRK_INVALID;
     }
     json_error_t fault;
