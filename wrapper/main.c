@@ -9,6 +9,8 @@
 #include "libtrack/mem.h"
 #include "wrapper/front.h"
 
+static struct front *front; /* in reach of leak checkers: it lives as long as the process */
+
 int main(int argc, char **argv)
 {
     /* The job's log is one file: the front's lines go where the worker's print() goes. */
@@ -22,7 +24,7 @@ int main(int argc, char **argv)
     trk_log_init(&log);
     trk_json_init();
     struct trk_err err = {0};
-    struct front *front = trk_xcalloc(1, sizeof(*front));
+    front = trk_xcalloc(1, sizeof(*front));
     int code = wrapper_options_read(argc, argv, &front->options, &err);
     if (code == 0) {
         code = front_run(front, &err);
@@ -30,6 +32,5 @@ int main(int argc, char **argv)
     if (code < 0) {
         (void)fprintf(stderr, "job_wrapper: %s\n", err.text);
     }
-    /* The process ends here: its memory is not worth the time of freeing it. */
     return code < 0 ? 1 : 0;
 }

@@ -133,6 +133,37 @@ static PyObject *read_body(int slot, const struct ring_slot *s)
     return text;
 }
 
+static int wait_for_slot(void)
+{
+    int slot;
+    while ((slot = ring_worker_take(&worker)) < 0) {
+        struct ring_wait wait;
+        ring_worker_wait_begin(&worker, &wait);
+        PyThreadState *state = PyEval_SaveThread();
+        ring_worker_wait(&worker, &wait);
+        PyEval_RestoreThread(state);
+        ring_worker_wait_end(&worker, &wait);
+        if (PyErr_CheckSignals() < 0) {
+            return -1;
+        }
+    }
+    return slot;
+}
+
+static PyObject *read_item(int slot)
+{
+    const struct ring_slot *s = &worker.shared->slots[slot];
+    PyObject *head = read_bytes(slot, 0, s->head_len);
+    PyObject *body = head != NULL ? read_body(slot, s) : NULL;
+    if (body == NULL) {
+        Py_XDECREF(head);
+        return NULL;
+    }
+    bool spare_needed = atomic_load(&worker.shared->spares) == 0;
+    return Py_BuildValue("(iIINNO)", slot, s->kind, s->endpoint, head, body,
+                         spare_needed ? Py_True : Py_False);
+}
+
 /* take() -> (slot, kind, endpoint, head, body, spare_needed); waits. */
 static PyObject *take(PyObject *self, PyObject *unused)
 {
@@ -141,31 +172,37 @@ static PyObject *take(PyObject *self, PyObject *unused)
     if (check_usable() < 0) {
         return NULL;
     }
-    int slot;
-    while ((slot = ring_worker_take(&worker)) < 0) {
-        struct ring_wait wait;
-        ring_worker_wait_begin(&worker, &wait);
-        Py_BEGIN_ALLOW_THREADS ring_worker_wait(&worker, &wait);
-        Py_END_ALLOW_THREADS ring_worker_wait_end(&worker, &wait);
-        if (PyErr_CheckSignals() < 0) {
+    for (;;) {
+        int slot = wait_for_slot();
+        if (slot < 0) {
             return NULL;
         }
-    }
-    const struct ring_slot *s = &worker.shared->slots[slot];
-    PyObject *head = read_bytes(slot, 0, s->head_len);
-    PyObject *body = head != NULL ? read_body(slot, s) : NULL;
-    if (body == NULL) {
+        PyObject *item = read_item(slot);
+        if (item != NULL) {
+            return item;
+        }
         /* Out of memory for this body: answer it, go on with the next. */
         static const char text[] = "{\"error\":\"the request does not fit into the job's memory\","
                                    "\"type\":\"MemoryError\"}";
         PyErr_Clear();
-        Py_XDECREF(head);
         (void)ring_worker_complete(&worker, slot, 507, NULL, text, sizeof(text) - 1);
-        return take(self, NULL);
     }
-    bool spare_needed = atomic_load(&worker.shared->spares) == 0;
-    return Py_BuildValue("(iIINNO)", slot, s->kind, s->endpoint, head, body,
-                         spare_needed ? Py_True : Py_False);
+}
+
+/* UTF-8 of a JSON text; a lone surrogate in it becomes its JSON escape. Owned by *ret_owner or
+ * by the text itself. */
+static const char *utf8(PyObject *text, Py_ssize_t *ret_len, PyObject **ret_owner)
+{
+    const char *bytes = PyUnicode_AsUTF8AndSize(text, ret_len);
+    if (bytes == NULL && PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) {
+        PyErr_Clear();
+        *ret_owner = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
+        if (*ret_owner != NULL) {
+            bytes = PyBytes_AS_STRING(*ret_owner);
+            *ret_len = PyBytes_GET_SIZE(*ret_owner);
+        }
+    }
+    return bytes;
 }
 
 /* complete(slot, status, type | None, bytes | str) */
@@ -191,8 +228,9 @@ static PyObject *complete(PyObject *self, PyObject *const *args, Py_ssize_t coun
     }
     const char *bytes;
     Py_ssize_t len;
+    PyObject *owner = NULL;
     if (PyUnicode_Check(args[3])) {
-        bytes = PyUnicode_AsUTF8AndSize(args[3], &len);
+        bytes = utf8(args[3], &len, &owner);
         if (bytes == NULL) {
             return NULL;
         }
@@ -204,6 +242,7 @@ static PyObject *complete(PyObject *self, PyObject *const *args, Py_ssize_t coun
         bytes = at;
     }
     int code = ring_worker_complete(&worker, (int)slot, (int)status, type, bytes, (size_t)len);
+    Py_XDECREF(owner);
     if (code == -E2BIG) {
         PyErr_Format(PyExc_OverflowError, "the result has %zd bytes, the limit is %llu", len,
                      (unsigned long long)worker.shared->body_max);

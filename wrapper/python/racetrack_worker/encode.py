@@ -8,6 +8,10 @@ STRING_TYPES = frozenset(("Quantity", "Decimal", "UUID", "Fraction", "complex", 
 class PayloadError(ValueError):
     """The request's body is not the JSON that is expected."""
 
+    def __init__(self, text, status=400):
+        super().__init__(text)
+        self.status = status
+
 
 def _refuse_constant(name):
     raise PayloadError(f"{name} is not valid JSON")
@@ -29,7 +33,13 @@ _scan = make_scanner(_Context)
 def from_json(text):
     text = text.strip(" \t\n\r")
     try:
-        value, end = _scan(text, 0)
+        try:
+            value, end = _scan(text, 0)
+        except SystemError:
+            # The scanner wants to raise JSONDecodeError and does not import it by itself.
+            import json.decoder  # noqa: F401
+
+            value, end = _scan(text, 0)
     except StopIteration as e:
         raise PayloadError(f"the request's body is not valid JSON: a value is expected at character {e.value}") from None
     except PayloadError as e:
@@ -86,6 +96,8 @@ def to_json(value):
         text = str(e)
         if not text.startswith(("Out of range", "keys must be")):
             raise
+    except RecursionError:
+        raise RecursionError("the result is nested too deeply for JSON, or contains itself") from None
     return "".join(_encode(_clean(value), 0))
 
 

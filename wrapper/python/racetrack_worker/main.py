@@ -20,9 +20,11 @@ def main():
     set_up_path(path, packages)
     sys.argv = [path]
 
-    from racetrack_worker import load, serve
+    from racetrack_worker import load
 
     try:
+        from racetrack_worker import serve
+
         job = load.load(path, class_name or None)
         announcement = job.announcement()
     except BaseException as e:  # SystemExit of user code included

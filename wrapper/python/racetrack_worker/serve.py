@@ -15,6 +15,7 @@ from .encode import PayloadError, from_json, to_json
 KIND_CALL, KIND_METRICS = 0, 1
 THREADS_MAX = int(os.environ.get("RACETRACK_WRAPPER_THREADS", "") or 64)
 TRACING_HEADER = os.environ.get("REQUEST_TRACING_HEADER") or "X-Request-Tracing-Id"
+PLAIN_TYPES = frozenset((dict, list, str, int, float, bool, type(None)))
 STATUS_BY_NAME = {"EntityNotFound": 404, "AlreadyExists": 409}
 
 _threads = 1
@@ -55,6 +56,7 @@ def serve(job):
         slot, kind, index, head, body, spare_needed = take()
         if spare_needed:
             start_spare(job)
+        payload = None
         try:
             if kind == KIND_METRICS:
                 complete(slot, 200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(job))
@@ -66,21 +68,19 @@ def serve(job):
             if endpoint.method == "POST" and body:
                 payload = from_json(body)
                 if type(payload) is not dict:
-                    raise PayloadError(not_an_object(payload))
+                    raise PayloadError(not_an_object(payload), 422)
             else:
                 payload = other_payload(endpoint, request, body)
             result = endpoint.handler(**payload)
             if type(result) is CoroutineType:
                 hand_over(slot, endpoint, request, payload, result)
                 continue
-            if hasattr(result, "status_code") and hasattr(result, "body"):
-                complete_response(slot, result)
-            elif type(result) is bytes:
-                complete(slot, 200, "application/octet-stream", result)
-            else:
+            if type(result) in PLAIN_TYPES:
                 complete(slot, 200, None, to_json(result))
+            else:
+                complete_result(slot, result)
         except BaseException as e:
-            fail(slot, kind, index, job, head, e, locals().get("payload"))
+            fail(slot, kind, index, job, head, e, payload)
         # The frame must not keep the last request's values alive while the thread waits.
         result = payload = request = head = body = None
 
@@ -95,13 +95,13 @@ def other_payload(endpoint, request, body):
     if body:
         payload = from_json(body)
         if type(payload) is not dict:
-            raise PayloadError(not_an_object(payload))
+            raise PayloadError(not_an_object(payload), 422)
         return payload
     if endpoint.method in ("GET", "DELETE"):
         return query_payload(endpoint, request)
     if endpoint.needs_payload():
         names = ", ".join(p["name"] for p in endpoint.parameters)
-        raise PayloadError(f"the request has no body: a JSON object is expected{f' with the arguments {names}' if names else ''}")
+        raise PayloadError(f"the request has no body: a JSON object is expected{f' with the arguments {names}' if names else ''}", 422)
     return {}
 
 
@@ -130,6 +130,15 @@ def query_value(kind, values):
     if kind is not None and kind.lower().startswith("list"):
         return values
     return text
+
+
+def complete_result(slot, result):
+    if hasattr(result, "status_code") and hasattr(result, "body"):
+        complete_response(slot, result)
+    elif type(result) is bytes:
+        complete(slot, 200, "application/octet-stream", result)
+    else:
+        complete(slot, 200, None, to_json(result))
 
 
 def complete_response(slot, response):
@@ -174,10 +183,7 @@ def hand_over(slot, endpoint, request, payload, coroutine):
     async def run():
         try:
             result = await coroutine
-            if hasattr(result, "status_code") and hasattr(result, "body"):
-                complete_response(slot, result)
-            else:
-                complete(slot, 200, None, to_json(result))
+            complete_result(slot, result)
         except BaseException as e:
             answer_failure(slot, endpoint, request, e, False)
 
@@ -200,7 +206,7 @@ _tasks = set()
 def fail(slot, kind, index, job, head, e, payload):
     try:
         if kind == KIND_METRICS:
-            log_failure("metrics() failed", "/metrics", "", e)
+            log_failure("ERROR metrics() failed", "/metrics", "", e)
             complete(slot, 500, "text/plain", "")
             return
         endpoint = job.endpoints[index]
@@ -211,7 +217,7 @@ def fail(slot, kind, index, job, head, e, payload):
         try:
             complete(slot, 500, None, text)
         except BaseException:
-            sys.stdout.write("a request could not be answered\n")
+            os.write(2, b"a request could not be answered\n")
 
 
 def is_bad_call(e, handler, payload):
@@ -239,16 +245,14 @@ def status_of(e):
         if cls.__name__ in STATUS_BY_NAME:
             return STATUS_BY_NAME[cls.__name__]
     if isinstance(e, PayloadError):
-        return 400 if "not valid" in str(e) or "nested" in str(e) else 422
-    return 400 if isinstance(e, ValueError) and not isinstance(e, UnicodeError) else 500
+        return e.status
+    return 400 if isinstance(e, ValueError) else 500
 
 
 def answer_failure(slot, endpoint, request, e, bad_call):
     tracing_id = request.headers.get(TRACING_HEADER) or ""
     if bad_call:
         status, text = 400, f"failed to call a function: {e}"
-    elif isinstance(e, RecursionError) and e.__traceback__.tb_next is None:
-        status, text = 500, "the result is nested too deeply for JSON, or contains itself"
     elif isinstance(e, SystemExit):
         status, text = 500, load.cause(e)
     else:
@@ -258,18 +262,23 @@ def answer_failure(slot, endpoint, request, e, bad_call):
         if not tracing_id:
             tracing_id = os.urandom(16).hex()
         answer["tracing_id"] = tracing_id
-    log_failure(f"request failed with status {status}", endpoint.path, tracing_id, e, with_traceback=not isinstance(e, PayloadError) and not bad_call)
+    is_callers_fault = bad_call or isinstance(e, PayloadError)
+    level = "ERROR" if status >= 500 else "INFO "
+    log_failure(f"{level} request failed with status {status}", endpoint.path, tracing_id, e, not is_callers_fault)
     complete(slot, status, None, to_json(answer))
 
 
 def log_failure(message, path, tracing_id, e, with_traceback=True):
     now = time.time()
     stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}"
-    line = f"[{stamp}] ERROR {message}, endpoint={path}"
+    line = f"[{stamp}] {message}, endpoint={path}"
     if tracing_id:
         line += f", tracing_id={''.join(c for c in tracing_id[:128] if c.isprintable())}"
     rest = load.traceback_text(e) if with_traceback else f"{load.cause(e)}\n"
-    sys.stdout.write(f"{line}\n{rest}")
+    try:
+        sys.stdout.write(f"{line}\n{rest}")
+    except Exception:
+        pass  # user code has closed or replaced it: the answer matters more
 
 
 # -- the job's own metrics --
