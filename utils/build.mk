@@ -39,9 +39,9 @@ test: ## Build, then run the unit tests, the fuzz corpora and the end-to-end sui
 e2e: all ## Run the end-to-end suite (args="-k name" picks tests).
 	@$(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e $(args)
 
-bench: all ## Measure against peers in the same run.
+bench: all ## Measure against peers in the same run (args=path picks one).
 	@utils/setup.sh build run bench
-	@tests/bench/run.sh
+	@tests/bench/run.sh $(args)
 
 lint: ## Check layout, banned functions, C and shell (clang-format, cppcheck, shellcheck).
 	@utils/lint.sh
