@@ -1,0 +1,104 @@
+#include "pub/config.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+
+#define FIELD(name) offsetof(struct pub_config, name)
+#define DAY_MS      (INT64_C(24) * 3600 * 1000)
+
+static const struct trk_config_entry entries[] = {
+    {"addr", TRK_CONFIG_STRING, FIELD(addr), "127.0.0.1", NULL, "PUB_ADDR", 0, 0, 0,
+     "address to listen on, IPv4 or IPv6"},
+    {"port", TRK_CONFIG_INT, FIELD(port), "7205", NULL, "PUB_PORT", 0, 65535, 0,
+     "port to listen on; 0 takes a free one"},
+    {"threads", TRK_CONFIG_INT, FIELD(threads), "0", NULL, "PUB_THREADS", 0, 256, 0,
+     "event loops; 0: one for each CPU"},
+    {"service_name", TRK_CONFIG_STRING, FIELD(service_name), "pub", NULL, "SERVICE_NAME", 0, 0, 0,
+     "first path segment under which everything is served besides the root"},
+    {"state", TRK_CONFIG_STRING, FIELD(state), "", NULL, "RACETRACK_STATE", 0, 0, 0,
+     "state folder; when set, the bound port is written to run/pub.port in it"},
+    {"profile", TRK_CONFIG_STRING, FIELD(profile), "", NULL, "RACETRACK_PROFILE", 0, 0, 0,
+     "dev: public development tokens"},
+    {"lifecycle_url", TRK_CONFIG_STRING, FIELD(lifecycle_url), "http://127.0.0.1:7202/lifecycle",
+     NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path"},
+    {"lifecycle_auth_token", TRK_CONFIG_STRING, FIELD(lifecycle_auth_token), "", NULL,
+     "LIFECYCLE_AUTH_TOKEN", 0, 0, TRK_CONFIG_SECRET,
+     "internal token for lifecycle's event stream"},
+    {"request_tracing_header", TRK_CONFIG_STRING, FIELD(tracing_header), "X-Request-Tracing-Id",
+     NULL, "REQUEST_TRACING_HEADER", 0, 0, 0, "header that carries the tracing id"},
+    {"caller_name_header", TRK_CONFIG_STRING, FIELD(caller_header), "X-Caller-Name", NULL,
+     "CALLER_NAME_HEADER", 0, 0, 0, "header that tells a job who calls"},
+    {"forward_to_protocol", TRK_CONFIG_STRING, FIELD(forward_protocol), "http", NULL,
+     "FORWARD_TO_PROTOCOL", 0, 0, 0, "protocol of jobs; only http"},
+    {"auth_required", TRK_CONFIG_BOOL, FIELD(auth_required), "true", NULL, "AUTH_REQUIRED", 0, 0, 0,
+     "reported by /health; calls are always authorised by lifecycle"},
+    {"auth_debug", TRK_CONFIG_BOOL, FIELD(auth_debug), "false", NULL, "AUTH_DEBUG", 0, 0, 0,
+     "say in a 401 why a token was refused"},
+    {"cache_ttl_min", TRK_CONFIG_INT, FIELD(cache_ttl_min_s), "60", "s", "LIFECYCLE_CACHE_TTL_MIN",
+     0, 86400, 0, "age up to which a decision is reused without asking"},
+    {"cache_ttl_max", TRK_CONFIG_INT, FIELD(cache_ttl_max_s), "600", "s", "LIFECYCLE_CACHE_TTL_MAX",
+     0, 86400, 0, "age up to which a decision is reused while lifecycle cannot answer"},
+    {"cache_entries", TRK_CONFIG_INT, FIELD(cache_entries), "10000", NULL, "PUB_CACHE_ENTRIES", 16,
+     1000000, 0, "decisions kept by each thread"},
+    {"connection_max", TRK_CONFIG_INT, FIELD(connection_max), "10000", NULL, "PUB_CONNECTION_MAX",
+     1, 1000000, 0, "client connections; above, new ones are answered 503"},
+    {"header_timeout", TRK_CONFIG_INT, FIELD(header_timeout_ms), "10000", "ms",
+     "PUB_HEADER_TIMEOUT_MS", 50, DAY_MS, 0, "time for a whole request head"},
+    {"keepalive_timeout", TRK_CONFIG_INT, FIELD(keepalive_timeout_ms), "75000", "ms",
+     "PUB_KEEPALIVE_TIMEOUT_MS", 50, DAY_MS, 0, "idle time of a client connection"},
+    {"idle_timeout", TRK_CONFIG_INT, FIELD(idle_timeout_ms), "60000", "ms", "PUB_IDLE_TIMEOUT_MS",
+     50, DAY_MS, 0, "time without progress of a client that sends a body or takes an answer"},
+    {"tunnel_timeout", TRK_CONFIG_INT, FIELD(tunnel_timeout_ms), "3600000", "ms",
+     "PUB_TUNNEL_TIMEOUT_MS", 50, DAY_MS, 0, "silence after which a WebSocket is closed"},
+    {"connect_timeout", TRK_CONFIG_INT, FIELD(connect_timeout_ms), "5000", "ms",
+     "PUB_CONNECT_TIMEOUT_MS", 50, DAY_MS, 0, "time to connect to a job"},
+    {"response_timeout", TRK_CONFIG_INT, FIELD(response_timeout_ms), "7200000", "ms",
+     "PUB_RESPONSE_TIMEOUT_MS", 50, DAY_MS, 0, "time a job may stay silent before it is given up"},
+    {"lifecycle_timeout", TRK_CONFIG_INT, FIELD(lifecycle_timeout_ms), "30000", "ms",
+     "PUB_LIFECYCLE_TIMEOUT_MS", 50, DAY_MS, 0, "time for lifecycle's answer"},
+    {"upstream_idle_max", TRK_CONFIG_INT, FIELD(upstream_idle_max), "256", NULL,
+     "PUB_UPSTREAM_IDLE_MAX", 0, 65536, 0,
+     "idle connections kept to each replica of a job by each thread"},
+    {"upstream_idle_timeout", TRK_CONFIG_INT, FIELD(upstream_idle_timeout_ms), "30000", "ms",
+     "PUB_UPSTREAM_IDLE_TIMEOUT_MS", 50, DAY_MS, 0, "age at which an idle connection is closed"},
+};
+
+const struct trk_config_table pub_config_table = {
+    .service = "pub",
+    .summary = "gateway that authorises and forwards calls to jobs",
+    .entries = entries,
+    .count = TRK_COUNT(entries),
+};
+
+int pub_url_parse(struct pub_url *ret, const char *url, struct trk_err *err)
+{
+    static const char scheme[] = "http://";
+    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0) {
+        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path",
+                           url);
+    }
+    const char *host = url + sizeof(scheme) - 1;
+    size_t host_len = strcspn(host, "/?#");
+    const char *path = host + host_len;
+    size_t path_len = strcspn(path, "?#");
+    while (path_len > 0 && path[path_len - 1] == '/') {
+        path_len--;
+    }
+    if (host_len == 0 || host_len + 8 > sizeof(ret->host) || path_len >= sizeof(ret->path) ||
+        strpbrk(url, "@ \t\r\n") != NULL) {
+        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path",
+                           url);
+    }
+    memcpy(ret->host, host, host_len);
+    ret->host[host_len] = '\0';
+    const char *bracket = strrchr(ret->host, ']');
+    if (strchr(bracket != NULL ? bracket : ret->host, ':') == NULL) {
+        memcpy(ret->host + host_len, ":80", 4);
+    }
+    memcpy(ret->path, path, path_len);
+    ret->path[path_len] = '\0';
+    return 0;
+}

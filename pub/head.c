@@ -1,0 +1,343 @@
+/* Heads as they are sent on: hop-by-hop fields taken out (RFC 9110 §7.6.1), ours put in. */
+#include <string.h>
+#include <sys/random.h>
+
+#include "libtrack/err.h"
+#include "pub/client.h"
+#include "pub/text.h"
+
+/* What the Connection fields of a message name, besides what everybody puts there. */
+struct named {
+    struct trk_h1_slice values[8];
+    size_t count;
+    bool has_too_many;
+};
+
+static void find_named(struct named *n, const struct trk_h1_header *headers, size_t count)
+{
+    n->count = 0;
+    n->has_too_many = false;
+    for (size_t i = 0; i < count; i++) {
+        if (headers[i].id != TRK_H1_CONNECTION || trk_h1_is(headers[i].value, "keep-alive") ||
+            trk_h1_is(headers[i].value, "close") || trk_h1_is(headers[i].value, "upgrade")) {
+            continue;
+        }
+        if (n->count == sizeof(n->values) / sizeof(n->values[0])) {
+            n->has_too_many = true;
+            return;
+        }
+        n->values[n->count++] = headers[i].value;
+    }
+}
+
+static bool is_named(const struct named *n, struct trk_h1_slice name)
+{
+    char lower[128];
+    if (n->count == 0 || name.len >= sizeof(lower)) {
+        return false;
+    }
+    for (size_t i = 0; i < name.len; i++) {
+        char c = name.at[i];
+        lower[i] = (char)(c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+    }
+    lower[name.len] = '\0';
+    for (size_t i = 0; i < n->count; i++) {
+        if (trk_h1_has_token(n->values[i], lower)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* The same name for servers that do not tell '-' from '_' (WSGI, CGI)? */
+static bool is_like(struct trk_h1_slice name, const char *lower, size_t len)
+{
+    if (name.len != len) {
+        return false;
+    }
+    for (size_t i = 0; i < len; i++) {
+        char c = name.at[i];
+        c = (char)(c == '_' ? '-' : c >= 'A' && c <= 'Z' ? c | 0x20 : c);
+        if (c != lower[i]) {
+            return false;
+        }
+    }
+    return true;
+}
+
+static void field(struct pub_text *t, const char *name, const char *value)
+{
+    pub_text_adds(t, name);
+    pub_text_add(t, ": ", 2);
+    pub_text_adds(t, value);
+    pub_text_add(t, "\r\n", 2);
+}
+
+/* -- tracing id -- */
+
+static __thread unsigned char random_bytes[4096];
+static __thread size_t random_left;
+
+static void new_uuid(char *out)
+{
+    static const char hex[] = "0123456789abcdef";
+    if (random_left < 16) {
+        if (getrandom(random_bytes, sizeof(random_bytes), 0) != (ssize_t)sizeof(random_bytes)) {
+            trk_die("getrandom failed");
+        }
+        random_left = sizeof(random_bytes);
+    }
+    random_left -= 16;
+    unsigned char *b = random_bytes + random_left;
+    b[6] = (unsigned char)((b[6] & 0x0F) | 0x40);
+    b[8] = (unsigned char)((b[8] & 0x3F) | 0x80);
+    for (int i = 0; i < 16; i++) {
+        if (i == 4 || i == 6 || i == 8 || i == 10) {
+            *out++ = '-';
+        }
+        *out++ = hex[b[i] >> 4];
+        *out++ = hex[b[i] & 15];
+    }
+    *out = '\0';
+}
+
+void pub_head_tracing_id(struct pub_client *c, struct trk_h1_slice value)
+{
+    bool is_usable = value.len > 0 && value.len < sizeof(c->tracing_id);
+    for (size_t i = 0; is_usable && i < value.len; i++) {
+        is_usable = value.at[i] > 0x20 && value.at[i] < 0x7F;
+    }
+    if (!is_usable) {
+        new_uuid(c->tracing_id);
+        return;
+    }
+    memcpy(c->tracing_id, value.at, value.len);
+    c->tracing_id[value.len] = '\0';
+}
+
+/* -- request -- */
+
+/* Lines that go as they are are copied in runs: from the first one's name to the name of the first
+ * that does not go. */
+struct run {
+    const char *start; /* NULL: none */
+};
+
+static void end_run(struct run *run, const char *end, struct pub_text *t)
+{
+    if (run->start != NULL) {
+        pub_text_add(t, run->start, (size_t)(end - run->start));
+        run->start = NULL;
+    }
+}
+
+struct forwarded {
+    struct trk_h1_slice host, by_host, by_proto;
+    bool has_host, has_proto;
+};
+
+static void add_forwarded(struct pub_client *c, const struct forwarded *f,
+                          const struct trk_h1_request *r, struct pub_text *t)
+{
+    if (!f->has_host) {
+        pub_text_adds(t, "X-Forwarded-Host: ");
+        pub_text_slice(t, f->host);
+        pub_text_add(t, "\r\n", 2);
+    }
+    if (!f->has_proto) {
+        pub_text_adds(t, "X-Forwarded-Proto: http\r\n");
+    }
+    pub_text_adds(t, "X-Forwarded-For: ");
+    for (size_t i = 0; i < r->header_count; i++) {
+        if (r->headers[i].id == TRK_H1_X_FORWARDED_FOR) {
+            pub_text_slice(t, r->headers[i].value);
+            pub_text_add(t, ", ", 2);
+        }
+    }
+    pub_text_adds(t, c->peer);
+    pub_text_add(t, "\r\n", 2);
+}
+
+static bool is_dropped_from_request(const struct pub_client *c, const struct trk_h1_header *h,
+                                    const struct named *named, struct forwarded *f)
+{
+    const struct pub_shared *shared = c->worker->shared;
+    switch (h->id) {
+    case TRK_H1_CONNECTION:
+    case TRK_H1_KEEP_ALIVE:
+    case TRK_H1_PROXY_CONNECTION:
+    case TRK_H1_PROXY_AUTHORIZATION:
+    case TRK_H1_TE:
+    case TRK_H1_TRAILER:
+    case TRK_H1_TRANSFER_ENCODING:
+    case TRK_H1_UPGRADE:
+    case TRK_H1_X_FORWARDED_FOR:
+    case TRK_H1_X_CALLER_NAME:
+        return true;
+    case TRK_H1_EXPECT:
+        return c->wants_continue; /* answered here */
+    case TRK_H1_HOST:
+        f->host = h->value;
+        return false;
+    case TRK_H1_CONTENT_LENGTH:
+        return false;
+    case TRK_H1_X_FORWARDED_HOST:
+        f->has_host = true;
+        return false;
+    case TRK_H1_X_FORWARDED_PROTO:
+        f->has_proto = true;
+        return false;
+    default:
+        return is_like(h->name, shared->caller_header, strlen(shared->caller_header)) ||
+               is_like(h->name, shared->tracing_header, strlen(shared->tracing_header)) ||
+               is_named(named, h->name);
+    }
+}
+
+bool pub_head_request(struct pub_client *c, struct pub_text *t)
+{
+    const struct trk_h1_request *r = pub_call_request(c);
+    const struct pub_config *config = c->worker->shared->config;
+    const struct pub_decision *d = c->decision;
+    pub_text_slice(t, r->method);
+    pub_text_adds(t, " /pub/job/");
+    pub_text_url(t, d->job, strlen(d->job), false);
+    pub_text_add(t, "/", 1);
+    pub_text_url(t, d->version, strlen(d->version), false);
+    pub_text_slice(t, c->rest);
+    pub_text_adds(t, " HTTP/1.1\r\n");
+
+    struct named named;
+    find_named(&named, r->headers, r->header_count);
+    if (named.has_too_many) {
+        return false;
+    }
+    struct forwarded f = {.host = {"", 0}};
+    struct run run = {NULL};
+    bool has_host = false;
+    for (size_t i = 0; i < r->header_count; i++) {
+        const struct trk_h1_header *h = &r->headers[i];
+        has_host |= h->id == TRK_H1_HOST;
+        if (is_dropped_from_request(c, h, &named, &f)) {
+            end_run(&run, h->name.at, t);
+        } else if (run.start == NULL) {
+            run.start = h->name.at;
+        }
+    }
+    end_run(&run, c->in.bytes + c->head_len - 2, t);
+    if (!has_host) { /* HTTP/1.0 */
+        field(t, "Host", c->up->host->name);
+    }
+    add_forwarded(c, &f, r, t);
+    field(t, config->tracing_header, c->tracing_id);
+    if (d->caller != NULL) {
+        field(t, config->caller_header, d->caller);
+    }
+    if (c->in.body == TRK_H1_CHUNKED) {
+        pub_text_adds(t, "Transfer-Encoding: chunked\r\n");
+    }
+    if (c->is_upgrade) {
+        pub_text_adds(t, "Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    }
+    pub_text_add(t, "\r\n", 2);
+    return !t->overflow;
+}
+
+/* -- response -- */
+
+/* Behind "scheme://authority" if the authority is the job's or the gateway's own, else NULL. */
+static const char *relative_location(struct pub_client *c, struct trk_h1_slice location)
+{
+    size_t scheme = location.len > 8 && memcmp(location.at, "https://", 8) == 0  ? 8
+                    : location.len > 7 && memcmp(location.at, "http://", 7) == 0 ? 7
+                                                                                 : 0;
+    if (scheme == 0) {
+        return NULL;
+    }
+    const char *authority = location.at + scheme;
+    const char *end = location.at + location.len;
+    const char *path = authority;
+    while (path < end && *path != '/' && *path != '?' && *path != '#') {
+        path++;
+    }
+    size_t len = (size_t)(path - authority);
+    const char *job_host = c->up->host->name;
+    if (len == strlen(job_host) && memcmp(authority, job_host, len) == 0) {
+        return path;
+    }
+    const struct trk_h1_request *r = pub_call_request(c);
+    const struct trk_h1_header *host = trk_h1_find(r->headers, r->header_count, "host");
+    return host != NULL && host->value.len == len && memcmp(authority, host->value.at, len) == 0
+               ? path
+               : NULL;
+}
+
+static void add_location(struct pub_text *t, struct trk_h1_slice location, const char *path)
+{
+    pub_text_adds(t,
+                  path < location.at + location.len && *path == '/' ? "Location: " : "Location: /");
+    pub_text_add(t, path, (size_t)(location.at + location.len - path));
+    pub_text_add(t, "\r\n", 2);
+}
+
+static bool is_dropped_from_response(const struct pub_client *c, const struct trk_h1_header *h,
+                                     const struct named *named)
+{
+    switch (h->id) {
+    case TRK_H1_CONNECTION:
+    case TRK_H1_KEEP_ALIVE:
+    case TRK_H1_PROXY_CONNECTION:
+    case TRK_H1_TE:
+    case TRK_H1_TRAILER:
+    case TRK_H1_TRANSFER_ENCODING:
+    case TRK_H1_UPGRADE:
+        return true;
+    case TRK_H1_CONTENT_LENGTH:
+    case TRK_H1_CONTENT_TYPE:
+    case TRK_H1_DATE:
+    case TRK_H1_SERVER:
+        return false;
+    default: {
+        const char *tracing = c->worker->shared->tracing_header;
+        return is_like(h->name, tracing, strlen(tracing)) || is_named(named, h->name);
+    }
+    }
+}
+
+bool pub_head_response(struct pub_client *c, const struct trk_h1_response *r, size_t head_len,
+                       struct pub_text *t)
+{
+    const char *bytes = c->out.bytes;
+    const char *line_end = memchr(bytes, '\r', head_len);
+    pub_text_adds(t, "HTTP/1.1");
+    pub_text_add(t, bytes + 8, (size_t)(line_end + 2 - (bytes + 8)));
+    struct named named;
+    find_named(&named, r->headers, r->header_count);
+    struct run run = {NULL};
+    for (size_t i = 0; i < r->header_count; i++) {
+        const struct trk_h1_header *h = &r->headers[i];
+        const char *path = h->id == TRK_H1_LOCATION ? relative_location(c, h->value) : NULL;
+        if (path != NULL || is_dropped_from_response(c, h, &named)) {
+            end_run(&run, h->name.at, t);
+            if (path != NULL) {
+                add_location(t, h->value, path);
+            }
+        } else if (run.start == NULL) {
+            run.start = h->name.at;
+        }
+    }
+    end_run(&run, bytes + head_len - 2, t);
+    field(t, c->worker->shared->config->tracing_header, c->tracing_id);
+    if (r->status == 101) {
+        pub_text_adds(t, "Connection: Upgrade\r\nUpgrade: websocket\r\n");
+    } else if (!c->keep_alive) {
+        pub_text_adds(t, "Connection: close\r\n");
+    } else if (c->minor == 0) {
+        pub_text_adds(t, "Connection: keep-alive\r\n");
+    }
+    if (c->out.body == TRK_H1_CHUNKED && !c->out.dechunk) {
+        pub_text_adds(t, "Transfer-Encoding: chunked\r\n");
+    }
+    pub_text_add(t, "\r\n", 2);
+    return !t->overflow;
+}

@@ -1,0 +1,76 @@
+#include "pub/listen.h"
+
+#include <errno.h>
+#include <netdb.h>
+#include <netinet/in.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "libtrack/mem.h"
+
+#define BACKLOG 4096
+
+static int bound_port(int fd)
+{
+    struct sockaddr_storage addr;
+    socklen_t len = sizeof(addr);
+    if (getsockname(fd, (struct sockaddr *)&addr, &len) < 0) {
+        return -1;
+    }
+    return ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
+                                            : ((struct sockaddr_in *)&addr)->sin_port);
+}
+
+static int open_socket(const struct addrinfo *where, bool shared, int *ret_fd)
+{
+    trk_autoclose int fd = socket(where->ai_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    int one = 1;
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one)) < 0 ||
+        (shared && setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &one, sizeof(one)) < 0) ||
+        bind(fd, where->ai_addr, where->ai_addrlen) < 0 || listen(fd, BACKLOG) < 0) {
+        return -errno;
+    }
+    *ret_fd = TRK_STEAL_FD(fd);
+    return 0;
+}
+
+static int resolve(const char *addr, int port, struct addrinfo **ret, struct trk_err *err)
+{
+    struct addrinfo hints = {
+        .ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM, .ai_flags = AI_PASSIVE};
+    char service[8];
+    (void)snprintf(service, sizeof(service), "%d", port);
+    int n = getaddrinfo(addr, service, &hints, ret);
+    return n == 0 ? 0 : trk_err_set(err, TRK_INVALID, "PUB_ADDR '%s': %s", addr, gai_strerror(n));
+}
+
+int pub_listen(const char *addr, int *port, bool is_further, bool shared, int *ret_fd,
+               struct trk_err *err)
+{
+    struct addrinfo *where = NULL;
+    if (resolve(addr, *port, &where, err) < 0) {
+        return err->code;
+    }
+    int n = 0;
+    if (shared && !is_further && *port != 0) {
+        /* Without the probe SO_REUSEPORT would share the port with another pub of this user. */
+        trk_autoclose int probe = -1;
+        n = open_socket(where, false, &probe);
+    }
+    if (n == 0) {
+        n = open_socket(where, shared, ret_fd);
+    }
+    freeaddrinfo(where);
+    if (n == -EADDRINUSE) {
+        return trk_err_set(err, TRK_CONFLICT,
+                           "port %d on %s is already in use: stop what listens there or set "
+                           "PUB_PORT",
+                           *port, addr);
+    }
+    if (n < 0) {
+        return trk_err_errno(err, -n, "listening on %s port %d", addr, *port);
+    }
+    *port = bound_port(*ret_fd);
+    return 0;
+}

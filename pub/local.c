@@ -1,0 +1,73 @@
+/* What pub answers by itself: probes, metrics, and paths that lead nowhere. */
+#include <string.h>
+
+#include "libtrack/metrics.h"
+#include "pub/client.h"
+#include "pub/text.h"
+#include "version.h"
+
+#define METRICS_MAX (64 * 1024 * 1024)
+
+static void reply_json(struct pub_client *c, const char *text)
+{
+    pub_reply(c, 200, "application/json", text, strlen(text));
+}
+
+static void health(struct pub_client *c)
+{
+    char body[512];
+    struct pub_text t;
+    pub_stat(&c->worker->stats, PUB_HEALTH_REQUESTS);
+    pub_text_init(&t, body, sizeof(body));
+    pub_text_adds(&t, "{\"service\":\"pub\",\"version\":");
+    pub_text_json(&t, TRK_GIT_VERSION, strlen(TRK_GIT_VERSION));
+    pub_text_adds(&t, ",\"status\":\"pass\",\"auth_required\":");
+    pub_text_adds(&t, c->worker->shared->config->auth_required ? "true}\n" : "false}\n");
+    pub_reply(c, 200, "application/json", body, pub_text_len(&t));
+}
+
+static void metrics(struct pub_client *c)
+{
+    struct pub_shared *shared = c->worker->shared;
+    struct pub_stats *all[256];
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        all[i] = &shared->workers[i].stats;
+    }
+    struct pub_gauges gauges = {.connections = atomic_load(&shared->client_count),
+                                .is_stream_open = atomic_load(&shared->is_stream_open)};
+    struct trk_buf buf;
+    trk_buf_init(&buf, METRICS_MAX);
+    pub_stats_render(all, shared->worker_count, &gauges, &buf);
+    pub_reply(c, buf.failed ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8", buf.data,
+              buf.len);
+    trk_buf_fini(&buf);
+}
+
+void pub_local(struct pub_client *c, const struct pub_route *route)
+{
+    switch (route->kind) {
+    case PUB_ROUTE_LIVE:
+        reply_json(c, "{\"live\":true}\n");
+        break;
+    case PUB_ROUTE_READY:
+        reply_json(c, "{\"ready\":true}\n");
+        break;
+    case PUB_ROUTE_HEALTH:
+        health(c);
+        break;
+    case PUB_ROUTE_METRICS:
+        metrics(c);
+        break;
+    default: {
+        char text[512];
+        const char *name = c->worker->shared->config->service_name;
+        (void)snprintf(text, sizeof(text),
+                       "there is nothing at this path; jobs are at /%s/job/{name}/{version}/… "
+                       "(version: a number, latest or a wildcard such as 1.x), probes at /%s/live, "
+                       "/%s/ready, /%s/health and /%s/metrics",
+                       name, name, name, name, name);
+        pub_reply_error(c, 404, "404 page not found: ", text);
+        break;
+    }
+    }
+}

@@ -1,0 +1,80 @@
+/* pub: the gateway to jobs. */
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "libtrack/file.h"
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "libtrack/profile.h"
+#include "pub/config.h"
+#include "pub/server.h"
+
+static int write_port(const struct pub_config *config, int port, struct trk_err *err)
+{
+    if (config->state[0] == '\0') {
+        return 0;
+    }
+    trk_autofree char *run = trk_xasprintf("%s/run", config->state);
+    trk_autofree char *path = trk_xasprintf("%s/pub.port", run);
+    char text[16];
+    int len = snprintf(text, sizeof(text), "%d\n", port);
+    if (trk_mkdir_p(run, 0755, err) < 0 || trk_file_write(path, text, (size_t)len, 0644, err) < 0) {
+        return err->code;
+    }
+    return 0;
+}
+
+/* Blocked before threads start, so that only main sees them. */
+static void block_signals(sigset_t *ret)
+{
+    (void)sigemptyset(ret);
+    (void)sigaddset(ret, SIGTERM);
+    (void)sigaddset(ret, SIGINT);
+    (void)pthread_sigmask(SIG_BLOCK, ret, NULL);
+    (void)signal(SIGPIPE, SIG_IGN);
+}
+
+static int serve(const struct pub_config *config, struct trk_err *err)
+{
+    trk_autofree char *token = NULL;
+    struct trk_err no_token = {0};
+    if (trk_profile_internal_token(config->profile, config->lifecycle_auth_token, "pub", &token,
+                                   &no_token) < 0) {
+        return trk_err_set(err, no_token.code, "%s", no_token.text);
+    }
+    sigset_t signals;
+    block_signals(&signals);
+    struct pub_server *server;
+    if (pub_server_start(config, token, &server, err) < 0) {
+        return err->code;
+    }
+    char port[16];
+    (void)snprintf(port, sizeof(port), "%d", pub_server_port(server));
+    int result = write_port(config, pub_server_port(server), err);
+    if (result == 0) {
+        trk_log_info("pub is listening", "addr", config->addr, "port", port, NULL);
+        int number = 0;
+        (void)sigwait(&signals, &number);
+        trk_log_info("pub is stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", NULL);
+    }
+    pub_server_stop(server);
+    return result;
+}
+
+int main(int argc, char **argv)
+{
+    struct pub_config config = {0};
+    struct trk_err err = {0};
+    int exit_code = 0;
+    if (trk_service_main(&pub_config_table, &config, argc, argv, &exit_code)) {
+        return exit_code;
+    }
+    if (serve(&config, &err) < 0) {
+        trk_log_error("pub cannot run", "error", err.text, NULL);
+        exit_code = trk_code_info(err.code)->exit_code;
+    }
+    trk_config_fini(&pub_config_table, &config);
+    return exit_code;
+}

@@ -1,0 +1,325 @@
+#include "pub/server.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <netdb.h>
+#include <netinet/tcp.h>
+#include <sched.h>
+#include <sodium.h>
+#include <stddef.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "pub/client.h"
+#include "pub/events.h"
+#include "pub/listen.h"
+
+#define ACCEPT_BATCH    64
+#define ACCEPT_PAUSE_MS 50
+#define DRAIN_MS        4500
+
+struct pub_server {
+    struct pub_shared shared;
+    struct pub_events *events;
+    int port;
+};
+
+/* -- accepting -- */
+
+static void peer_text(const struct sockaddr_storage *addr, char out[INET6_ADDRSTRLEN])
+{
+    const struct sockaddr_in *v4 = (const struct sockaddr_in *)addr;
+    const struct sockaddr_in6 *v6 = (const struct sockaddr_in6 *)addr;
+    out[0] = '\0';
+    if (addr->ss_family == AF_INET) {
+        (void)inet_ntop(AF_INET, &v4->sin_addr, out, INET6_ADDRSTRLEN);
+    } else if (IN6_IS_ADDR_V4MAPPED(&v6->sin6_addr)) {
+        (void)inet_ntop(AF_INET, &v6->sin6_addr.s6_addr[12], out, INET6_ADDRSTRLEN);
+    } else {
+        (void)inet_ntop(AF_INET6, &v6->sin6_addr, out, INET6_ADDRSTRLEN);
+    }
+}
+
+static void reject(struct pub_worker *w, int fd)
+{
+    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
+                                 "Content-Type: application/json\r\nContent-Length: 56\r\n"
+                                 "Retry-After: 1\r\nConnection: close\r\n\r\n"
+                                 "{\"error\":\"Overloaded: too many connections, retry later\"}";
+    char drop[4096];
+    (void)recv(fd, drop, sizeof(drop), MSG_DONTWAIT);
+    (void)send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)close(fd);
+    pub_stat(&w->stats, PUB_REJECTED);
+}
+
+/* No descriptor is left: gives up the reserve to take one connection and refuse it, then pauses. */
+static void out_of_descriptors(struct pub_worker *w)
+{
+    if (w->reserve_fd >= 0) {
+        (void)close(w->reserve_fd);
+        int fd = accept4(w->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0) {
+            reject(w, fd);
+        }
+        w->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    }
+    pub_timer_set(&w->loop.wheel, &w->accept_again,
+                  w->loop.now_ns + ACCEPT_PAUSE_MS * TRK_NS_PER_MS);
+}
+
+static void on_listener(struct pub_watch *watch, uint32_t events)
+{
+    struct pub_worker *w = PUB_CONTAINER(watch, struct pub_worker, listener);
+    (void)events;
+    for (int i = 0; i < ACCEPT_BATCH; i++) {
+        struct sockaddr_storage addr;
+        socklen_t len = sizeof(addr);
+        int fd = accept4(watch->fd, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd < 0) {
+            if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
+                out_of_descriptors(w);
+            } else if (errno == ECONNABORTED || errno == EINTR) {
+                continue;
+            }
+            return;
+        }
+        if (atomic_load_explicit(&w->shared->client_count, memory_order_relaxed) >=
+            w->shared->config->connection_max) {
+            reject(w, fd);
+            continue;
+        }
+        int one = 1;
+        char peer[INET6_ADDRSTRLEN];
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+        peer_text(&addr, peer);
+        pub_client_new(w, fd, peer);
+    }
+    /* Others wait their turn behind the connections that are open. */
+    pub_timer_set(&w->loop.wheel, &w->accept_again, w->loop.now_ns);
+}
+
+static void on_accept_again(struct pub_timer *timer)
+{
+    struct pub_worker *w = PUB_CONTAINER(timer, struct pub_worker, accept_again);
+    if (w->listener.fd >= 0) {
+        on_listener(&w->listener, 0);
+    }
+}
+
+/* -- the end -- */
+
+static void end_all(struct pub_timer *timer)
+{
+    struct pub_worker *w = PUB_CONTAINER(timer, struct pub_worker, drain);
+    while (w->clients != NULL) {
+        pub_client_close(w->clients);
+    }
+    w->loop.is_over = true;
+}
+
+static void begin_drain(struct pub_message *message, void *ctx)
+{
+    (void)message;
+    struct pub_worker *w = ctx;
+    w->is_draining = true;
+    pub_loop_close(&w->listener);
+    for (struct pub_client *c = w->clients, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->state == PUB_CLIENT_HEAD && c->in.len == 0) {
+            pub_client_close(c);
+        }
+    }
+    if (w->clients == NULL) {
+        w->loop.is_over = true;
+        return;
+    }
+    pub_timer_set(&w->loop.wheel, &w->drain, w->loop.now_ns + DRAIN_MS * TRK_NS_PER_MS);
+}
+
+/* -- threads -- */
+
+static void *run_worker(void *arg)
+{
+    struct pub_worker *w = arg;
+    pub_loop_run(&w->loop);
+    return NULL;
+}
+
+static int init_worker(struct pub_worker *w, struct pub_shared *shared, unsigned index,
+                       struct trk_err *err)
+{
+    const struct pub_config *config = shared->config;
+    w->shared = shared;
+    w->index = index;
+    w->listener.fd = w->reserve_fd = -1;
+    w->listener.on_event = on_listener;
+    w->accept_again.on_fire = on_accept_again;
+    w->drain.on_fire = end_all;
+    pub_stats_init(&w->stats);
+    pub_cache_init(&w->cache, (size_t)config->cache_entries);
+    pub_hosts_init(&w->hosts, &w->loop, (unsigned)config->upstream_idle_max,
+                   config->upstream_idle_timeout_ms * TRK_NS_PER_MS);
+    if (pub_loop_init(&w->loop, w, err) < 0) {
+        return err->code;
+    }
+    w->lifecycle_host = pub_host_get(&w->hosts, shared->lifecycle.host);
+    if (w->lifecycle_host == NULL) {
+        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL: '%s' is not host:port",
+                           shared->lifecycle.host);
+    }
+    w->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return 0;
+}
+
+static void fini_worker(struct pub_worker *w)
+{
+    pub_loop_close(&w->listener);
+    while (w->clients != NULL) {
+        pub_client_close(w->clients);
+    }
+    if (w->loop.ctx != NULL) {
+        pub_loop_flush(&w->loop);
+    }
+    pub_asks_fini(w);
+    pub_cache_fini(&w->cache);
+    pub_hosts_fini(&w->hosts);
+    pub_host_unref(w->lifecycle_host);
+    pub_stats_fini(&w->stats);
+    while (w->buffer_count > 0) {
+        free(w->buffers[--w->buffer_count]);
+    }
+    if (w->loop.ctx != NULL) {
+        pub_loop_fini(&w->loop);
+    }
+    if (w->reserve_fd >= 0) {
+        (void)close(w->reserve_fd);
+    }
+}
+
+static size_t thread_count(const struct pub_config *config)
+{
+    cpu_set_t set;
+    if (config->threads > 0) {
+        return (size_t)config->threads;
+    }
+    int n = sched_getaffinity(0, sizeof(set), &set) == 0 ? CPU_COUNT(&set) : 1;
+    return n < 1 ? 1 : n > 256 ? 256 : (size_t)n;
+}
+
+static int lower_header(char out[64], const char *name, const char *env, struct trk_err *err)
+{
+    size_t len = strlen(name);
+    static const char allowed[] = "abcdefghijklmnopqrstuvwxyz0123456789-";
+    for (size_t i = 0; i < len && i < 63; i++) {
+        out[i] = (char)(name[i] >= 'A' && name[i] <= 'Z' ? name[i] | 0x20 : name[i]);
+    }
+    out[len < 63 ? len : 63] = '\0';
+    if (len == 0 || len > 63 || strspn(out, allowed) != len) {
+        return trk_err_set(err, TRK_INVALID, "%s: '%s' is not a header name", env, name);
+    }
+    return 0;
+}
+
+static int init_shared(struct pub_shared *shared, const struct pub_config *config,
+                       const char *internal_token, struct trk_err *err)
+{
+    shared->config = config;
+    shared->internal_token = internal_token;
+    if (strcmp(config->forward_protocol, "http") != 0) {
+        return trk_err_set(err, TRK_INVALID,
+                           "FORWARD_TO_PROTOCOL: '%s' is not supported, only http",
+                           config->forward_protocol);
+    }
+    if (pub_url_parse(&shared->lifecycle, config->lifecycle_url, err) < 0 ||
+        lower_header(shared->tracing_header, config->tracing_header, "REQUEST_TRACING_HEADER",
+                     err) < 0 ||
+        lower_header(shared->caller_header, config->caller_header, "CALLER_NAME_HEADER", err) < 0) {
+        return err->code;
+    }
+    randombytes_buf(shared->tag_key, sizeof(shared->tag_key));
+    shared->worker_count = thread_count(config);
+    shared->workers = trk_xcalloc(shared->worker_count, sizeof(shared->workers[0]));
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        if (init_worker(&shared->workers[i], shared, (unsigned)i, err) < 0) {
+            return err->code;
+        }
+    }
+    return 0;
+}
+
+static int listen_all(struct pub_server *server, struct trk_err *err)
+{
+    struct pub_shared *shared = &server->shared;
+    server->port = (int)shared->config->port;
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        struct pub_worker *w = &shared->workers[i];
+        if (pub_listen(shared->config->addr, &server->port, i > 0, shared->worker_count > 1,
+                       &w->listener.fd, err) < 0) {
+            return err->code;
+        }
+        int n = pub_loop_add(&w->loop, &w->listener, EPOLLIN | EPOLLET);
+        if (n < 0) {
+            return trk_err_errno(err, -n, "watching the listener");
+        }
+    }
+    return 0;
+}
+
+static void free_server(struct pub_server *server)
+{
+    pub_events_free(server->events);
+    for (size_t i = 0; i < server->shared.worker_count; i++) {
+        fini_worker(&server->shared.workers[i]);
+    }
+    free(server->shared.workers);
+    free(server);
+}
+
+int pub_server_start(const struct pub_config *config, const char *internal_token,
+                     struct pub_server **ret, struct trk_err *err)
+{
+    if (sodium_init() < 0) {
+        return trk_err_set(err, TRK_INTERNAL, "libsodium cannot be initialised");
+    }
+    struct pub_server *server = trk_xcalloc(1, sizeof(*server));
+    struct pub_shared *shared = &server->shared;
+    if (init_shared(shared, config, internal_token, err) < 0 || listen_all(server, err) < 0) {
+        free_server(server);
+        return err->code;
+    }
+    server->events = pub_events_new(&shared->workers[0]);
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        int n = pthread_create(&shared->workers[i].thread, NULL, run_worker, &shared->workers[i]);
+        if (n != 0) {
+            trk_die("starting a thread: %s", strerror(n));
+        }
+    }
+    *ret = server;
+    return 0;
+}
+
+int pub_server_port(const struct pub_server *server)
+{
+    return server->port;
+}
+
+void pub_server_stop(struct pub_server *server)
+{
+    struct pub_shared *shared = &server->shared;
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        struct pub_message *message = trk_xcalloc(1, sizeof(*message));
+        message->run = begin_drain;
+        pub_loop_post(&shared->workers[i].loop, message);
+    }
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        (void)pthread_join(shared->workers[i].thread, NULL);
+    }
+    free_server(server);
+}
