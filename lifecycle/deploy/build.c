@@ -1,0 +1,216 @@
+/*
+ * build.c - step "build": asks image_builder for the image and waits for it over server-sent
+ * events. The same input gives the same image, so after a crash it is simply asked again.
+ */
+#include <talloc.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/crypto.h"
+#include "libtrack/json.h"
+#include "libtrack/mem.h"
+#include "libtrack/str.h"
+#include "lifecycle/deploy/secrets.h"
+#include "lifecycle/deploy/work.h"
+
+enum { BUILDER_WAIT_MS = 30000, IDLE_MS = 60000, LOGS_MAX = 4 << 20 };
+
+/* The answer as it comes in. */
+struct build {
+    struct trk_sse *sse;
+    json_t *result;
+    struct trk_buf refusal; /* body of an answer that is no 200 */
+};
+
+static int on_event(void *ctx, const char *event, const char *id, const char *data,
+                    struct trk_err *err)
+{
+    struct build *build = ctx;
+    (void)id;
+    if (strcmp(event, "result") != 0) {
+        return 0; /* heartbeats and log lines */
+    }
+    json_decref(build->result);
+    build->result = NULL;
+    int rc = trk_json_parse(data, strlen(data), &build->result, err);
+    return rc < 0 ? trk_err_wrap(err, "image_builder's result") : 0;
+}
+
+static int on_data(void *ctx, int status, const char *bytes, size_t len, struct trk_err *err)
+{
+    struct build *build = ctx;
+    if (status == 200) {
+        return trk_sse_feed(build->sse, bytes, len, err);
+    }
+    (void)trk_buf_add(&build->refusal, bytes, len); /* what fits is enough to tell */
+    return 0;
+}
+
+struct input {
+    struct work *work;
+    json_t *secrets;
+    void *context;
+    size_t context_len;
+};
+
+static int load_input(struct trk_pg *conn, struct input *input, struct trk_err *err)
+{
+    struct work *w = input->work;
+    int rc = secrets_load_deployment(conn, w->lc->secret_key, w->d->id, &input->secrets, err);
+    if (rc == 0 && w->d->source_digest != NULL) {
+        rc = source_store_get(conn, w->d->source_digest, &input->context, &input->context_len, err);
+    }
+    return rc;
+}
+
+static json_t *make_body(const struct work *w, const struct input *input)
+{
+    char tag[32];
+    trk_format_utc(w->d->create_time, "%Y-%m-%dT%H%M%S", tag, sizeof(tag));
+    json_t *flags = json_array();
+    if (w->d->build_flags[0] != '\0') {
+        (void)json_array_append_new(flags, json_string(w->d->build_flags));
+    }
+    json_t *context = json_null();
+    if (input->context != NULL) {
+        struct trk_buf text;
+        trk_buf_init(&text, SIZE_MAX / 2);
+        (void)trk_base64_encode(&text, input->context, input->context_len);
+        context = json_stringn_nocheck(text.data, text.len);
+        trk_buf_fini(&text);
+    }
+    json_t *credentials = json_object_get(input->secrets, "git_credentials");
+    json_t *variables = json_object_get(input->secrets, "secret_build_env");
+    return json_pack("{s:O, s:s, s:o, s:o, s:s, s:o, s:s, s:o}", "manifest", w->manifest,
+                     "manifest_yaml", w->d->manifest, "git_credentials",
+                     credentials != NULL ? json_incref(credentials) : json_null(),
+                     "secret_build_env", variables != NULL ? json_incref(variables) : json_object(),
+                     "tag", tag, "build_context", context, "deployment_id", w->d->id, "build_flags",
+                     flags);
+}
+
+/* One call. TRK_UNAVAILABLE: image_builder could not be reached, nothing has begun. */
+static int call_builder(struct work *w, const json_t *body, struct build *build,
+                        struct trk_err *err)
+{
+    trk_autofree char *url = trk_xasprintf("%s/api/v1/build/sse", w->lc->config->image_builder_url);
+    struct trk_http_call call = {
+        .method = "POST",
+        .url = url,
+        .auth_token = w->lc->internal_token,
+        .json = body,
+        .timeout_ms = w->lc->config->build_timeout_s * 1000,
+        .idle_timeout_ms = IDLE_MS,
+        .on_data = on_data,
+        .ctx = build,
+        .cancel = &w->cancel,
+    };
+    struct trk_http_answer answer = {0};
+    int rc = trk_http_call(w->client, &call, &answer, err);
+    if (rc == 0 && answer.status != 200) {
+        json_auto_t *refusal = NULL;
+        const char *text = build->refusal.data;
+        if (trk_json_parse(text, build->refusal.len, &refusal, NULL) == 0) {
+            text = trk_json_string_or(refusal, "error", text);
+        }
+        rc = trk_err_set(err, trk_code_from_http(answer.status),
+                         "image_builder refused (status %d): %.1000s", answer.status, text);
+    }
+    trk_http_answer_fini(&answer);
+    return rc;
+}
+
+/* Waits for an image_builder that is just starting; a build that broke off is begun again. */
+static int call_patiently(struct work *w, const json_t *body, struct build *build,
+                          struct trk_err *err)
+{
+    int64_t deadline = trk_now_ns() + BUILDER_WAIT_MS * TRK_NS_PER_MS;
+    int64_t pause_ms = 50;
+    for (;;) {
+        int rc = call_builder(w, body, build, err);
+        if (rc == 0 && build->result == NULL) {
+            rc = trk_err_set(err, TRK_BAD_GATEWAY, "image_builder broke off without a result");
+        }
+        bool is_passing = rc == TRK_UNAVAILABLE || rc == TRK_BAD_GATEWAY;
+        if (!is_passing || trk_now_ns() > deadline || w->cancel) {
+            return rc;
+        }
+        trk_sleep_ms(pause_ms);
+        pause_ms = pause_ms < 1000 ? pause_ms * 2 : 1000;
+        build->refusal.len = 0;
+        trk_sse_free(build->sse);
+        build->sse = trk_sse_new(on_event, build);
+    }
+}
+
+static enum trk_code code_of(const char *error_code)
+{
+    static const struct {
+        const char *name;
+        enum trk_code code;
+    } codes[] = {
+        {"invalid", TRK_INVALID},   {"not_found", TRK_NOT_FOUND},     {"too_large", TRK_TOO_LARGE},
+        {"no_space", TRK_NO_SPACE}, {"unavailable", TRK_UNAVAILABLE},
+    };
+    for (size_t i = 0; i < TRK_COUNT(codes); i++) {
+        if (strcmp(codes[i].name, error_code) == 0) {
+            return codes[i].code;
+        }
+    }
+    return TRK_INTERNAL;
+}
+
+/* Keeps the log also of a failed build; moves on to "apply" otherwise. */
+static int take_result(struct work *w, const json_t *reply, struct trk_err *err)
+{
+    const json_t *result = json_object_get(reply, "result");
+    const char *error = trk_json_string_or(result, "error",
+                                           trk_json_string_or(reply, "error", NULL));
+    struct queue_progress progress = {
+        .build_logs = trk_json_string_or(result, "logs", ""),
+        .image_name = trk_json_string_or(result, "image_name", NULL),
+        .image_digest = trk_json_string_or(result, "image_digest", NULL),
+        .warnings = trk_json_string_or(result, "warnings", NULL),
+    };
+    if (error == NULL && (progress.image_name == NULL || progress.image_digest == NULL ||
+                          !trk_digest_is_valid(progress.image_digest))) {
+        error = "image_builder's result names no image";
+    }
+    if (error == NULL) {
+        progress.step = STEP_APPLY;
+        progress.phase = "creating cluster resources";
+    }
+    int rc = work_advance(w, NULL, &progress, false, err);
+    if (rc == 0 && error != NULL) {
+        rc = trk_err_set(err, code_of(trk_json_string_or(result, "error_code", "internal")), "%s",
+                         error);
+    }
+    return rc;
+}
+
+int step_build(struct work *w, struct trk_err *err)
+{
+    struct input input = {.work = w};
+    struct build build = {0};
+    TRK_PG_AUTO(conn)
+    = NULL;
+    int rc = trk_pg_acquire(w->lc->pool, &conn, err);
+    rc = rc == 0 ? load_input(conn, &input, err) : rc;
+    trk_pg_release(TRK_STEAL(conn)); /* not held during the build */
+    w->is_abandoned = rc == TRK_UNAVAILABLE;
+    if (rc == 0) {
+        json_auto_t *body = make_body(w, &input);
+        build.sse = trk_sse_new(on_event, &build);
+        trk_buf_init(&build.refusal, 8192);
+        rc = call_patiently(w, body, &build, err);
+        w->is_abandoned = w->cancel;
+        if (rc == 0) {
+            rc = take_result(w, build.result, err);
+        }
+        trk_sse_free(build.sse);
+        trk_buf_fini(&build.refusal);
+        json_decref(build.result);
+    }
+    json_decref(input.secrets);
+    free(input.context);
+    return rc;
+}

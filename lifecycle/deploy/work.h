@@ -1,0 +1,72 @@
+/*
+ * work.h - one deployment in a worker's hands, and the queue's own state. Only for deploy/.
+ *
+ * A step does its work and moves the row on (work_advance) or ends the deployment (is_finished). A
+ * failed step fails the deployment, unless is_abandoned says that it is not the deployment's fault
+ * (database away, lease lost, shutdown): then somebody goes on later from the step in the row.
+ */
+#ifndef LIFECYCLE_DEPLOY_WORK_H
+#define LIFECYCLE_DEPLOY_WORK_H
+
+#include <jansson.h>
+#include <pthread.h>
+
+#include "libtrack/http_client.h"
+#include "lifecycle/config.h"
+#include "lifecycle/infra/target.h"
+#include "lifecycle/lifecycle.h"
+#include "lifecycle/store/deployment.h"
+#include "lifecycle/store/generation.h"
+#include "lifecycle/store/queue.h"
+
+#define STEP_BUILD  "build"
+#define STEP_APPLY  "apply"
+#define STEP_ALIVE  "alive"
+#define STEP_READY  "ready"
+#define STEP_SWITCH "switch"
+
+struct work {
+    struct lifecycle *lc;
+    void *mem; /* talloc: goes with the work */
+    struct deployment *d;
+    json_t *manifest;                  /* checked */
+    const struct infra_target *target; /* NULL when it does not exist (any more) */
+    struct trk_http_client *client;
+    volatile bool cancel; /* lease lost or shutdown: stop waiting */
+    bool is_abandoned, is_finished;
+};
+
+struct step {
+    const char *name;
+    const char *context; /* in front of an error's text */
+    int (*run)(struct work *work, struct trk_err *err);
+};
+extern const struct step deploy_steps[];
+extern const size_t deploy_step_count;
+
+int step_build(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+int step_apply(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+int step_alive(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+int step_ready(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+int step_switch(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+/* Ends it as failed: what it made goes, what was there stays. */
+int work_fail(struct work *work, const char *error, struct trk_err *err) TRK_MUST_CHECK;
+
+/* trk_pg_transaction that marks the work abandoned when the database is away. */
+int work_transaction(struct work *work,
+                     int (*fn)(struct trk_pg *conn, void *work, struct trk_err *err),
+                     struct trk_err *err) TRK_MUST_CHECK;
+/* queue_advance within a transaction, or by itself (conn NULL); a lost lease abandons the work. */
+int work_advance(struct work *work, struct trk_pg *conn, const struct queue_progress *progress,
+                 bool is_durable, struct trk_err *err) TRK_MUST_CHECK;
+int work_finish(struct work *work, struct trk_pg *conn, const char *error, const char *warning,
+                struct trk_err *err) TRK_MUST_CHECK;
+
+/* queue.c: something about a deployment changed; wakes those who wait for it here. */
+void deploy_notify(struct lifecycle *lc);
+/* There is something to claim. */
+void deploy_wake(struct lifecycle *lc);
+void deploy_count_requested(struct lifecycle *lc);
+void deploy_count_ended(struct lifecycle *lc, bool is_done);
+
+#endif
