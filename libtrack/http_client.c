@@ -28,6 +28,7 @@ struct call_state {
     const struct trk_http_call *call;
     struct trk_buf body, headers;
     struct trk_err stop; /* why a callback ended the transfer; code 0: it did not */
+    bool is_head_done;   /* its last, empty line has come */
     off_t fd_start;      /* of body_fd; -1: not seekable */
     int64_t fd_left;
     curl_off_t seen_bytes; /* both ways, at the last look */
@@ -88,11 +89,16 @@ static size_t on_header(char *bytes, size_t size, size_t count, void *ctx)
     struct call_state *state = ctx;
     size_t len = size * count;
     size_t trimmed = len;
-    while (trimmed > 0 && (bytes[trimmed - 1] == '\r' || bytes[trimmed - 1] == '\n')) {
+    while (trimmed > 0 && strchr("\r\n \t", bytes[trimmed - 1]) != NULL) {
         trimmed--;
+    }
+    if (trimmed == 0) {
+        state->is_head_done = true;
+        return len;
     }
     if (trimmed >= 5 && strncasecmp(bytes, "HTTP/", 5) == 0) {
         trk_buf_reset(&state->headers);
+        state->is_head_done = false;
         return len;
     }
     const char *colon = memchr(bytes, ':', trimmed);
@@ -160,7 +166,7 @@ static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down, curl_o
     struct call_state *state = ctx;
     (void)down_total;
     (void)up_total;
-    if (state->call->cancel != NULL && *state->call->cancel) {
+    if (state->call->cancel != NULL && __atomic_load_n(state->call->cancel, __ATOMIC_RELAXED)) {
         return trk_err_set(&state->stop, TRK_CANCELLED, "cancelled");
     }
     int64_t now = trk_now_ns();
@@ -303,13 +309,21 @@ static int set_failure(const struct call_state *state, CURLcode code, struct trk
                            origin, text);
     case CURLE_OPERATION_TIMEDOUT:
         return trk_err_set(err, TRK_TIMEOUT, "%s did not answer in time (%s)", origin, text);
-    case CURLE_URL_MALFORMAT:
     case CURLE_UNSUPPORTED_PROTOCOL:
+        if (strncasecmp(state->call->url, "http", 4) == 0) { /* it answered without a head */
+            return trk_err_set(err, TRK_BAD_GATEWAY, "%s does not speak HTTP (%s)", origin, text);
+        }
+        __attribute__((fallthrough));
+    case CURLE_URL_MALFORMAT:
         return trk_err_set(err, TRK_INVALID,
                            "'%.200s' is not a usable address (%s): expected http://host:port or "
                            "https://host",
                            state->call->url, text);
-    case CURLE_OUT_OF_MEMORY:
+    case CURLE_OK: /* libcurl takes the end of the connection for the end of a head */
+        return trk_err_set(err, TRK_BAD_GATEWAY, "%s broke off in the head of its answer", origin);
+    case CURLE_OUT_OF_MEMORY: /* so it calls a head past its own limit */
+        return trk_err_set(err, TRK_BAD_GATEWAY, "%s: the head of the answer is too large (%s)",
+                           origin, text);
     case CURLE_FAILED_INIT:
         return trk_err_set(err, TRK_INTERNAL, "%s: %s", origin, text);
     default:
@@ -358,7 +372,7 @@ int trk_http_call(struct trk_http_client *client, const struct trk_http_call *ca
     CURLcode code = api->easy_perform(client->handle);
     api->slist_free_all(headers);
     int rc = 0;
-    if (code == CURLE_OK) {
+    if (code == CURLE_OK && state.is_head_done) {
         fill_answer(&state, ret);
     } else {
         rc = set_failure(&state, code, err);
