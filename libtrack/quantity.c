@@ -7,7 +7,7 @@
 
 __extension__ typedef unsigned __int128 wide;
 
-#define DIGITS_MAX 18
+#define DIGITS_MAX 19 /* of 64 bits */
 
 static const struct {
     const char *suffix;
