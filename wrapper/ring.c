@@ -308,7 +308,9 @@ bool ring_front_reclaim(struct ring *ring, int number, char **ret_bytes, size_t 
             free(bytes);
         }
     }
-    ring_front_release(ring, number);
+    if (ok) { /* else it stays out of use until the worker is gone */
+        ring_front_release(ring, number);
+    }
     return ok;
 }
 
@@ -344,6 +346,13 @@ int ring_worker_init(struct ring_worker *worker, int memfd, int event_fd)
         return -EPROTO;
     }
     return 0;
+}
+
+void ring_worker_fini(struct ring_worker *worker)
+{
+    (void)munmap(worker->shared, sizeof *worker->shared);
+    (void)close(worker->memfd);
+    worker->shared = NULL;
 }
 
 int ring_worker_take(struct ring_worker *worker)

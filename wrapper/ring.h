@@ -134,7 +134,9 @@ struct ring_worker {
     int64_t deferred_ns;
     bool hot_taken; /* a thread is (about to be) the hot waiter */
 };
+/* Takes memfd; borrows event_fd. */
 int ring_worker_init(struct ring_worker *worker, int memfd, int event_fd);
+void ring_worker_fini(struct ring_worker *worker);
 /* Next queued slot, now RUNNING, or -1. */
 int ring_worker_take(struct ring_worker *worker);
 /* Where to wait when nothing is queued. begin (lock held) -> wait (lock released) -> end (held). */
