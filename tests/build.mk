@@ -1,6 +1,7 @@
 # Fuzz targets: tests/fuzz/fuzz_NAME.c with seeds in tests/fuzz/corpus/NAME. A target that tests code of an area names
 # it: fuzz_NAME_AREAS := pub. `make fuzz-replay` (part of `make test`) runs every seed through its target; it works with
 # SAN= too. `make fuzz TARGET=yaml SECONDS=30` searches for new inputs with clang's libFuzzer.
+fuzz_wrapper_route_AREAS := wrapper
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BINARIES := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
 FUZZ_TARGETS := fuzz-replay

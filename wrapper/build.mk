@@ -27,4 +27,3 @@ $(WRAPPER_LIB)/.compiled: $(WRAPPER_PY_OUT)
 	@touch $@
 
 EXTRAS += $(WRAPPER_EXT) $(WRAPPER_LIB)/.compiled
-fuzz_wrapper_route_AREAS := wrapper
