@@ -27,6 +27,9 @@ struct deployment {
 /* TRK_NOT_FOUND. */
 int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct deployment **ret,
                          struct trk_err *err) TRK_MUST_CHECK;
+/* Its status and phase alone (long-polling asks often); strings hang on mem. TRK_NOT_FOUND. */
+int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const char **ret_status,
+                           const char **ret_phase, struct trk_err *err) TRK_MUST_CHECK;
 /* Newest update first; build_logs left out. */
 int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
                           size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
@@ -34,8 +37,8 @@ int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct 
 int deployment_store_last_of_job(struct trk_pg *conn, void *mem, const char *name,
                                  const char *version, struct deployment **ret,
                                  struct trk_err *err) TRK_MUST_CHECK;
-/* Inserts it in_progress with step "build" and phase "queued"; TRK_CONFLICT naming the running one
- * when the job has one in progress. */
+/* Inserts it in_progress with its step (NULL: "build") and phase "queued"; TRK_CONFLICT naming the
+ * running one when the job has one in progress. */
 int deployment_store_insert(struct trk_pg *conn, const struct deployment *deployment,
                             struct trk_err *err) TRK_MUST_CHECK;
 /* Reported by image_builder while the deployment is in progress; TRK_NOT_FOUND / TRK_CONFLICT
@@ -47,5 +50,11 @@ int deployment_store_add_warnings(struct trk_pg *conn, const char *id, const cha
 /* Stores a build context by content. */
 int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char ret_digest[72],
                      struct trk_err *err) TRK_MUST_CHECK;
+/* *ret owned. TRK_NOT_FOUND. */
+int source_store_get(struct trk_pg *conn, const char *digest, void **ret, size_t *ret_len,
+                     struct trk_err *err) TRK_MUST_CHECK;
+/* Forgets sources that no job and no deployment in progress refers to. */
+int source_store_clean(struct trk_pg *conn, int64_t older_than_s,
+                       struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -1,0 +1,257 @@
+#include "lifecycle/store/deployment.h"
+
+#include "libtrack/crypto.h"
+#include "lifecycle/domain/status.h"
+#include "lifecycle/store/queue.h"
+#include "lifecycle/store/rows.h"
+
+void deployment_from_row(void *mem, const struct trk_pg_result *res, int row,
+                         struct deployment *ret)
+{
+    *ret = (struct deployment){
+        .id = row_text(mem, res, row, "id"),
+        .status = row_text(mem, res, row, "status"),
+        .manifest = row_text(mem, res, row, "manifest"),
+        .error = row_text(mem, res, row, "error"),
+        .job_name = row_text(mem, res, row, "job_name"),
+        .job_version = row_text(mem, res, row, "job_version"),
+        .deployed_by = row_text(mem, res, row, "deployed_by"),
+        .build_logs = row_text(mem, res, row, "build_logs"),
+        .phase = row_text(mem, res, row, "phase"),
+        .image_name = row_text(mem, res, row, "image_name"),
+        .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
+        .warnings = row_text(mem, res, row, "warnings"),
+        .kind = row_text(mem, res, row, "kind"),
+        .step = row_text(mem, res, row, "step"),
+        .build_flags = row_text(mem, res, row, "build_flags"),
+        .subject_id = row_text(mem, res, row, "subject_id"),
+        .source_digest = row_text(mem, res, row, "source_digest"),
+        .image_digest = row_text(mem, res, row, "image_digest"),
+        .generation_id = row_text(mem, res, row, "generation_id"),
+        .create_time = trk_pg_int(res, row, "created"),
+        .update_time = trk_pg_int(res, row, "updated"),
+        .force = trk_pg_bool(res, row, "force"),
+        .created_job = trk_pg_bool(res, row, "created_job"),
+        .attempts = trk_pg_int(res, row, "attempts"),
+    };
+}
+
+static int get_one(struct trk_pg_result *res, void *mem, struct deployment **ret)
+{
+    struct deployment *deployment = row_array(mem, struct deployment, 1);
+    deployment_from_row(deployment, res, 0, deployment);
+    *ret = deployment;
+    return 0;
+}
+
+int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct deployment **ret,
+                         struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(
+        conn, &res, err, "select " DEPLOYMENT_COLUMNS " from registry_deployment d where id = $1",
+        "s", id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no deployment with id %.60s", id);
+    }
+    return get_one(res, mem, ret);
+}
+
+int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const char **ret_status,
+                           const char **ret_phase, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select status, phase from registry_deployment where id = $1", "s", id);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "no deployment with id %.60s", id);
+    }
+    *ret_status = row_text(mem, res, 0, "status");
+    *ret_phase = row_text(mem, res, 0, "phase");
+    return 0;
+}
+
+int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
+                          size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select " DEPLOYMENT_COLUMNS_WITH(
+            "''") " from registry_deployment d order by update_time desc limit $1",
+        "i", limit);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct deployment *list = row_array(mem, struct deployment, count);
+    for (int row = 0; row < count; row++) {
+        deployment_from_row(list, res, row, &list[row]);
+    }
+    *ret = list;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int deployment_store_last_of_job(struct trk_pg *conn, void *mem, const char *name,
+                                 const char *version, struct deployment **ret, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " DEPLOYMENT_COLUMNS
+                            " from registry_deployment d where job_name = $1 and job_version = $2 "
+                            "order by create_time desc limit 1",
+                            "ss", name, version);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_rows(res) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "job %s %s was never deployed", name, version);
+    }
+    return get_one(res, mem, ret);
+}
+
+int deployment_store_insert(struct trk_pg *conn, const struct deployment *d, struct trk_err *err)
+{
+    /* The partial unique index lets one in; without an error, which would spoil the transaction. */
+    int code = trk_pg_query(
+        conn, NULL, err,
+        "insert into registry_deployment (id, status, manifest, job_name, job_version, "
+        "deployed_by, phase, image_name, infrastructure_target, warnings, kind, step, force, "
+        "build_flags, subject_id, source_digest, image_digest) values ($1, 'in_progress', $2, $3, "
+        "$4, $5, 'queued', $6, $7, $8, $9, $10, $11, coalesce($12, ''), $13, $14, $15) on conflict "
+        "(job_name, job_version) where status = 'in_progress' do nothing",
+        "ssssssssssbssss", d->id, d->manifest, d->job_name, d->job_version, d->deployed_by,
+        d->image_name, d->infrastructure_target, d->warnings, d->kind != NULL ? d->kind : "deploy",
+        d->step != NULL ? d->step : "build", (int)d->force, d->build_flags, d->subject_id,
+        d->source_digest, d->image_digest);
+    if (code < 0 || trk_pg_affected(conn) == 1) {
+        return code;
+    }
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    code = trk_pg_query(conn, &res, err,
+                        "select id from registry_deployment where job_name = $1 and job_version = "
+                        "$2 and status = 'in_progress'",
+                        "ss", d->job_name, d->job_version);
+    if (code < 0) {
+        return code;
+    }
+    return trk_err_set(
+        err, TRK_CONFLICT,
+        "there is already an ongoing deployment of job %s %s (%s); wait until it ends", d->job_name,
+        d->job_version, trk_pg_rows(res) > 0 ? trk_pg_text(res, 0, "id") : "just ended");
+}
+
+/* Why an update of a deployment in progress touched nothing. */
+static int explain_untouched(struct trk_pg *conn, const char *id, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err, "select status from registry_deployment where id = $1",
+                            "s", id);
+    if (code < 0) {
+        return code;
+    }
+    return trk_pg_rows(res) == 0
+               ? trk_err_set(err, TRK_NOT_FOUND, "no deployment with id %.60s", id)
+               : trk_err_set(err, TRK_CONFLICT, "deployment %s has ended", id);
+}
+
+/* A builder's report may come late: then the deployment is past building, and the phase is not its
+ * to tell any more. */
+int deployment_store_set_phase(struct trk_pg *conn, const char *id, const char *phase,
+                               struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_deployment set phase = case when step = 'build' then "
+                            "left($2, 256) else phase end, update_time = now() where id = $1 and "
+                            "status = 'in_progress' and " ASYNC_COMMIT,
+                            "ss", id, phase);
+    if (code == 0 && trk_pg_affected(conn) == 0) {
+        code = explain_untouched(conn, id, err);
+    }
+    return code;
+}
+
+int deployment_store_add_warnings(struct trk_pg *conn, const char *id, const char *warnings,
+                                  struct trk_err *err)
+{
+    int code = trk_pg_query(
+        conn, NULL, err,
+        "update registry_deployment set warnings = case when coalesce(warnings, '') = '' then $2 "
+        "when position($2 in warnings) > 0 then warnings else warnings || E'\\n' || $2 end, "
+        "update_time = now() where id = $1 and status = 'in_progress'",
+        "ss", id, warnings);
+    if (code == 0 && trk_pg_affected(conn) == 0) {
+        code = explain_untouched(conn, id, err);
+    }
+    return code;
+}
+
+int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char ret_digest[72],
+                     struct trk_err *err)
+{
+    char digest[TRK_DIGEST_SIZE];
+    trk_digest(bytes, len, digest);
+    /* Known content gets a fresh time: the cleaner must not take it away under a deployment. */
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_source set create_time = now() where digest = $1", "s",
+                            digest);
+    if (code == 0 && trk_pg_affected(conn) == 0) {
+        code = trk_pg_query(conn, NULL, err,
+                            "insert into registry_source (digest, content) values ($1, $2) on "
+                            "conflict do nothing",
+                            "sx", digest, bytes, len);
+    }
+    if (code == 0) {
+        memcpy(ret_digest, digest, sizeof(digest));
+    }
+    return code;
+}
+
+int source_store_get(struct trk_pg *conn, const char *digest, void **ret, size_t *ret_len,
+                     struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select content from registry_source where digest = $1", "s", digest);
+    if (code == 0 && trk_pg_rows(res) == 0) {
+        code = trk_err_set(err, TRK_NOT_FOUND, "the source %s is not kept any more", digest);
+    }
+    return code < 0 ? code : trk_pg_bytes(res, 0, "content", ret, ret_len, err);
+}
+
+#define SOURCE_IS_UNUSED                                                                           \
+    "s.create_time < now() - make_interval(secs => $1) and not exists (select 1 from "             \
+    "registry_job j where j.source_digest = s.digest) and not exists (select 1 from "              \
+    "registry_deployment d where d.source_digest = s.digest and d.status = 'in_progress')"
+
+int source_store_clean(struct trk_pg *conn, int64_t older_than_s, struct trk_err *err)
+{
+    /* Deployments that have ended only remember which source it was. */
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_deployment set source_digest = null where "
+                            "source_digest in (select digest from registry_source s "
+                            "where " SOURCE_IS_UNUSED ")",
+                            "i", older_than_s);
+    if (code == 0) {
+        code = trk_pg_query(conn, NULL, err,
+                            "delete from registry_source s where " SOURCE_IS_UNUSED
+                            " and not exists (select 1 from registry_deployment d where "
+                            "d.source_digest = s.digest)",
+                            "i", older_than_s);
+    }
+    return code;
+}

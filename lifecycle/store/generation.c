@@ -1,0 +1,162 @@
+#include "lifecycle/store/generation.h"
+
+#include "lifecycle/store/rows.h"
+
+#define COLUMNS                                                                                    \
+    "g.id, g.job_name, g.job_version, g.deployment_id, g.infrastructure_target, g.state, g.spec, " \
+    "g.address, (extract(epoch from now() - g.state_time) * 1000)::bigint as state_age_ms, "       \
+    "j.status as job_status, j.internal_name as job_address from registry_jobgeneration g left "   \
+    "join registry_job j on j.name = g.job_name and j.version = g.job_version and "                \
+    "j.generation_id = g.id"
+
+static void fill(void *mem, const struct trk_pg_result *res, int row, struct generation *ret)
+{
+    *ret = (struct generation){
+        .id = row_text(mem, res, row, "id"),
+        .job_name = row_text(mem, res, row, "job_name"),
+        .job_version = row_text(mem, res, row, "job_version"),
+        .deployment_id = row_text(mem, res, row, "deployment_id"),
+        .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
+        .state = row_text(mem, res, row, "state"),
+        .spec = row_text(mem, res, row, "spec"),
+        .address = row_text(mem, res, row, "address"),
+        .state_age_ms = trk_pg_int(res, row, "state_age_ms"),
+        .job_status = row_text(mem, res, row, "job_status"),
+        .job_address = row_text(mem, res, row, "job_address"),
+    };
+}
+
+int generation_store_list(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                          struct generation **ret, size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " COLUMNS " where $1::text is null or (g.job_name = $1 and "
+                            "g.job_version = $2) order by g.create_time, g.id",
+                            "ss", name, version);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct generation *list = row_array(mem, struct generation, count);
+    for (int row = 0; row < count; row++) {
+        fill(list, res, row, &list[row]);
+    }
+    *ret = list;
+    *ret_count = (size_t)count;
+    return 0;
+}
+
+int generation_store_get(struct trk_pg *conn, void *mem, const char *id, struct generation **ret,
+                         struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err, "select " COLUMNS " where g.id = $1", "s", id);
+    if (code == 0 && trk_pg_rows(res) == 0) {
+        code = trk_err_set(err, TRK_NOT_FOUND, "no generation %s", id);
+    }
+    if (code == 0) {
+        *ret = row_array(mem, struct generation, 1);
+        fill(*ret, res, 0, *ret);
+    }
+    return code;
+}
+
+int generation_store_insert(struct trk_pg *conn, const struct generation *g, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_jobgeneration (id, job_name, job_version, "
+                        "deployment_id, infrastructure_target, state, spec) values ($1, $2, $3, "
+                        "$4, $5, 'starting', $6) on conflict do nothing",
+                        "ssssss", g->id, g->job_name, g->job_version, g->deployment_id,
+                        g->infrastructure_target, g->spec);
+}
+
+int generation_store_set(struct trk_pg *conn, const char *id, const char *state,
+                         const char *address, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_jobgeneration set state_time = case when state = $2 then "
+                        "state_time else now() end, state = $2, address = coalesce($3, address) "
+                        "where id = $1",
+                        "sss", id, state, address);
+}
+
+int generation_store_replace(struct trk_pg *conn, const char *name, const char *version,
+                             const char *keep_id, const char *state, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_jobgeneration set state = $4, state_time = now() where "
+                        "job_name = $1 and job_version = $2 and id <> $3 and state = 'serving'",
+                        "ssss", name, version, keep_id, state);
+}
+
+int generation_store_delete(struct trk_pg *conn, const char *id, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err, "delete from registry_jobgeneration where id = $1", "s",
+                        id);
+}
+
+/* -- secrets -- */
+
+static int get_sealed(struct trk_pg_result *res, void **ret, size_t *ret_len, struct trk_err *err)
+{
+    if (trk_pg_rows(res) == 0) {
+        *ret = NULL;
+        *ret_len = 0;
+        return 0;
+    }
+    return trk_pg_bytes(res, 0, "sealed", ret, ret_len, err);
+}
+
+int secret_store_put_deployment(struct trk_pg *conn, const char *deployment_id, const void *sealed,
+                                size_t len, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_deploymentsecret (deployment_id, sealed) values ($1, "
+                        "$2) on conflict (deployment_id) do update set sealed = excluded.sealed",
+                        "sx", deployment_id, sealed, len);
+}
+
+int secret_store_get_deployment(struct trk_pg *conn, const char *deployment_id, void **ret,
+                                size_t *ret_len, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select sealed from registry_deploymentsecret where deployment_id = $1",
+                            "s", deployment_id);
+    return code < 0 ? code : get_sealed(res, ret, ret_len, err);
+}
+
+int secret_store_put_job(struct trk_pg *conn, const char *name, const char *version,
+                         const void *sealed, size_t len, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_jobsecret (job_name, job_version, sealed) values "
+                        "($1, $2, $3) on conflict (job_name, job_version) do update set sealed = "
+                        "excluded.sealed, update_time = now()",
+                        "ssx", name, version, sealed, len);
+}
+
+int secret_store_get_job(struct trk_pg *conn, const char *name, const char *version, void **ret,
+                         size_t *ret_len, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select sealed from registry_jobsecret where job_name = $1 and "
+                            "job_version = $2",
+                            "ss", name, version);
+    return code < 0 ? code : get_sealed(res, ret, ret_len, err);
+}
+
+int secret_store_delete_job(struct trk_pg *conn, const char *name, const char *version,
+                            struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "delete from registry_jobsecret where job_name = $1 and job_version = $2",
+                        "ss", name, version);
+}

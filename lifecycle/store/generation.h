@@ -1,0 +1,59 @@
+/*
+ * generation.h - rows of registry_jobgeneration (desired state of workloads) and the sealed secrets
+ * of deployments and jobs.
+ */
+#ifndef LIFECYCLE_STORE_GENERATION_H
+#define LIFECYCLE_STORE_GENERATION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "libtrack/pg.h"
+
+#define GENERATION_STARTING "starting" /* its deployment is on the way */
+#define GENERATION_SERVING  "serving"
+#define GENERATION_DRAINING                                                                        \
+    "draining" /* replaced: still answers, until drain_delay_ms has passed */
+#define GENERATION_REMOVING "removing" /* asked to end */
+
+struct generation {
+    const char *id, *job_name, *job_version, *deployment_id, *infrastructure_target, *state, *spec;
+    const char *address;    /* or NULL */
+    int64_t state_age_ms;   /* since state_time */
+    const char *job_status; /* of the job that serves with it; NULL when none does */
+    const char *job_address;
+};
+/* All, or those of one job (name not NULL). */
+int generation_store_list(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                          struct generation **ret, size_t *ret_count,
+                          struct trk_err *err) TRK_MUST_CHECK;
+/* A missing row is TRK_NOT_FOUND. */
+int generation_store_get(struct trk_pg *conn, void *mem, const char *id, struct generation **ret,
+                         struct trk_err *err) TRK_MUST_CHECK;
+/* In state starting; once more is fine. */
+int generation_store_insert(struct trk_pg *conn, const struct generation *generation,
+                            struct trk_err *err) TRK_MUST_CHECK;
+/* address NULL leaves it. The time of the state restarts only when the state changes. */
+int generation_store_set(struct trk_pg *conn, const char *id, const char *state,
+                         const char *address, struct trk_err *err) TRK_MUST_CHECK;
+/* Every other generation of the job goes from serving to `state`. */
+int generation_store_replace(struct trk_pg *conn, const char *name, const char *version,
+                             const char *keep_id, const char *state,
+                             struct trk_err *err) TRK_MUST_CHECK;
+int generation_store_delete(struct trk_pg *conn, const char *id,
+                            struct trk_err *err) TRK_MUST_CHECK;
+
+/* Sealed bytes; *ret NULL when there are none; owned otherwise. */
+int secret_store_put_deployment(struct trk_pg *conn, const char *deployment_id, const void *sealed,
+                                size_t len, struct trk_err *err) TRK_MUST_CHECK;
+int secret_store_get_deployment(struct trk_pg *conn, const char *deployment_id, void **ret,
+                                size_t *ret_len, struct trk_err *err) TRK_MUST_CHECK;
+int secret_store_put_job(struct trk_pg *conn, const char *name, const char *version,
+                         const void *sealed, size_t len, struct trk_err *err) TRK_MUST_CHECK;
+int secret_store_get_job(struct trk_pg *conn, const char *name, const char *version, void **ret,
+                         size_t *ret_len, struct trk_err *err) TRK_MUST_CHECK;
+int secret_store_delete_job(struct trk_pg *conn, const char *name, const char *version,
+                            struct trk_err *err) TRK_MUST_CHECK;
+
+#endif
