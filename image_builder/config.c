@@ -1,0 +1,82 @@
+#include "image_builder/config.h"
+
+#include "libtrack/mem.h"
+
+#define AT(field) offsetof(struct builder_config, field)
+#define STRING(key, field, otherwise, variable, text)                                              \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), otherwise, NULL, variable, 0, 0, 0, text                \
+    }
+#define SECRET(key, field, variable, text)                                                         \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), "", NULL, variable, 0, 0, TRK_CONFIG_SECRET, text       \
+    }
+#define INT(key, field, otherwise, unit, variable, low, high, text)                                \
+    {                                                                                              \
+        key, TRK_CONFIG_INT, AT(field), otherwise, unit, variable, low, high, 0, text              \
+    }
+#define BOOL(key, field, otherwise, variable, text)                                                \
+    {                                                                                              \
+        key, TRK_CONFIG_BOOL, AT(field), otherwise, NULL, variable, 0, 0, 0, text                  \
+    }
+#define OLD_STRING(key, field)                                                                     \
+    {                                                                                              \
+        key, TRK_CONFIG_STRING, AT(field), "", NULL, NULL, 0, 0, TRK_CONFIG_DEPRECATED,            \
+            "a key of the original"                                                                \
+    }
+
+static const struct trk_config_entry entries[] = {
+    STRING("log_level", log_level, "info", "LOG_LEVEL", "debug, info, warn or error"),
+    BOOL("log_structured", log_structured, "false", "LOG_STRUCTURED",
+         "log JSON, one object a line, instead of text"),
+    STRING("state_dir", state_dir, ".racetrack", "RACETRACK_STATE",
+           "folder of what must outlive a restart; the image store is images/ in it"),
+    STRING("profile", profile, "", "RACETRACK_PROFILE",
+           "dev: the public development key; empty: a real AUTH_KEY is required"),
+    SECRET("auth_key", auth_key, "AUTH_KEY", "checks all tokens; 32 bytes at least"),
+    STRING("http_addr", http_addr, "127.0.0.1", "IMAGE_BUILDER_ADDR", "address to listen on"),
+    INT("http_port", http_port, "7201", NULL, "IMAGE_BUILDER_PORT", 0, 65535,
+        "port of the API and of the registry; 0 takes a free one"),
+    INT("http_connections_max", http_connections_max, "256", NULL, NULL, 8, 10000,
+        "connections served at once"),
+    STRING("lifecycle_url", lifecycle_url, "http://127.0.0.1:7202/lifecycle", "LIFECYCLE_URL",
+           "where phases of builds are reported to"),
+    SECRET("lifecycle_auth_token", lifecycle_auth_token, "LIFECYCLE_AUTH_TOKEN",
+           "internal token for lifecycle; without it phases are not reported"),
+    STRING("docker_registry", docker_registry, "127.0.0.1:7201", "DOCKER_REGISTRY",
+           "first part of image names: where this registry is reached"),
+    STRING("docker_registry_namespace", docker_registry_namespace, "racetrack",
+           "DOCKER_REGISTRY_NAMESPACE", "second part of image names"),
+    STRING("docker_tag", docker_tag, "", "DOCKER_TAG", "tag of the release, shown by /health"),
+    STRING("build_logs_dir", build_logs_dir, "", "BUILD_LOGS_DIR",
+           "folder of the builds' logs; empty: images/logs in the state folder"),
+    INT("build_log_max_bytes", build_log_max_bytes, "1048576", "bytes", NULL, 4096, 67108864,
+        "longer logs lose their middle"),
+    INT("builds_max", builds_max, "4", NULL, "BUILDS_MAX", 1, 64,
+        "builds at once; further ones wait"),
+    INT("build_timeout_s", build_timeout_s, "1800", "s", "BUILD_TIMEOUT_S", 1, 86400,
+        "time limit of installing a job's requirements"),
+    INT("git_timeout_s", git_timeout_s, "300", "s", "GIT_TIMEOUT_S", 1, 86400,
+        "time limit of each git command"),
+    INT("source_max_bytes", source_max_bytes, "2147483648", "bytes", NULL, 1, INT64_MAX / 4,
+        "size of a job's unpacked source; a single file may have half of it"),
+    STRING("build_sandbox", build_sandbox, "auto", "BUILD_SANDBOX",
+           "run pip in bubblewrap: auto (where it works), on (refuse builds without) or off"),
+    BOOL("clean_up_workspaces", clean_up_workspaces, "true", NULL,
+         "remove a build's folder when it has ended (all are removed at start)"),
+    BOOL("verify_manifest_consistency", verify_manifest_consistency, "true", NULL,
+         "warn when the repository's own manifest differs from the submitted one"),
+    INT("build_cache_retention_hours", build_cache_retention_hours, "0", "h", NULL, 0, 1000000,
+        "installed requirements that no build used for so long are dropped; 0: never"),
+    INT("build_cache_prune_interval_m", build_cache_prune_interval_m, "60", "min", NULL, 1, 100000,
+        "how often unused blobs are looked for"),
+    OLD_STRING("cache_base_images", cache_base_images),
+    OLD_STRING("plugins_dir", plugins_dir),
+};
+
+const struct trk_config_table builder_config_table = {
+    .service = "image_builder",
+    .summary = "builds jobs' images and serves them as a registry",
+    .entries = entries,
+    .count = TRK_COUNT(entries),
+};

@@ -1,0 +1,206 @@
+#include "image_builder/store/store.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <sys/file.h>
+
+#include "image_builder/store/internal.h"
+#include "libtrack/clock.h"
+#include "libtrack/file.h"
+#include "libtrack/mem.h"
+
+char *store_path(const struct store *store, const char *fmt, ...)
+{
+    struct trk_buf buf;
+    trk_buf_init(&buf, 8192);
+    va_list args;
+    (void)trk_buf_addf(&buf, "%s/", store->root);
+    va_start(args, fmt);
+    (void)trk_buf_vaddf(&buf, fmt, args);
+    va_end(args);
+    trk_assert(!buf.failed); /* names are checked: far shorter */
+    return trk_buf_steal(&buf, NULL);
+}
+
+const char *store_root(const struct store *store)
+{
+    return store->root;
+}
+
+static int take_lock(struct store *store, int64_t wait_ms, struct trk_err *err)
+{
+    trk_autofree char *path = store_path(store, "lock");
+    store->lock_fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    if (store->lock_fd < 0) {
+        return trk_err_errno(err, errno, "opening %s", path);
+    }
+    int64_t deadline = trk_now_ns() + wait_ms * TRK_NS_PER_MS;
+    while (flock(store->lock_fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR) {
+            return trk_err_errno(err, errno, "locking %s", path);
+        }
+        if (trk_now_ns() >= deadline) {
+            return trk_err_set(err, TRK_CONFLICT,
+                               "another image_builder is using the image store %s: stop it, or "
+                               "give this one a state folder of its own (RACETRACK_STATE)",
+                               store->root);
+        }
+        trk_sleep_ms(20);
+    }
+    return 0;
+}
+
+static int make_folders(struct store *store, struct trk_err *err)
+{
+    static const char *const folders[] = {"blobs/sha256", "repositories", "cache", "tmp"};
+    trk_autofree char *tmp = store_path(store, "tmp");
+    if (trk_rm_rf(tmp, err) < 0) { /* left over by a process that was killed */
+        return err->code;
+    }
+    for (size_t i = 0; i < TRK_COUNT(folders); i++) {
+        trk_autofree char *path = store_path(store, "%s", folders[i]);
+        if (trk_mkdir_p(path, 0755, err) < 0) {
+            return err->code;
+        }
+    }
+    return 0;
+}
+
+int store_open(const char *root, int64_t wait_ms, struct store **ret, struct trk_err *err)
+{
+    struct trk_err local = {0};
+    err = err != NULL ? err : &local;
+    if (trk_mkdir_p(root, 0755, err) < 0) {
+        return err->code;
+    }
+    struct store *store = trk_xcalloc(1, sizeof(*store));
+    store->root = trk_xstrdup(root);
+    store->lock_fd = -1;
+    (void)pthread_mutex_init(&store->lock, NULL);
+    if (take_lock(store, wait_ms, err) < 0 || make_folders(store, err) < 0) {
+        store_close(store);
+        return err->code;
+    }
+    *ret = store;
+    return 0;
+}
+
+void store_close(struct store *store)
+{
+    if (store == NULL) {
+        return;
+    }
+    if (store->lock_fd >= 0) {
+        (void)close(store->lock_fd);
+    }
+    (void)pthread_mutex_destroy(&store->lock);
+    free(store->root);
+    free(store);
+}
+
+int store_fsync_parent(const char *path, struct trk_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    trk_assert(slash != NULL);
+    trk_autofree char *parent = trk_xstrndup(path, (size_t)(slash - path));
+    trk_autoclose int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0) {
+        return trk_err_errno(err, errno, "syncing %s", parent);
+    }
+    return 0;
+}
+
+static int make_parent(const char *path, struct trk_err *err)
+{
+    const char *slash = strrchr(path, '/');
+    trk_autofree char *parent = trk_xstrndup(path, (size_t)(slash - path));
+    if (trk_mkdir_p(parent, 0755, err) < 0) {
+        return TRK_INTERNAL;
+    }
+    return store_fsync_parent(parent, err);
+}
+
+int store_publish(struct store *store, int fd, const char *temp_path, const char *path,
+                  struct trk_err *err)
+{
+    (void)store;
+    if (fsync(fd) < 0) {
+        return trk_err_errno(err, errno, "syncing %s", temp_path);
+    }
+    if (rename(temp_path, path) < 0) {
+        if (errno != ENOENT) {
+            return trk_err_errno(err, errno, "storing %s", path);
+        }
+        int rc = make_parent(path, err);
+        if (rc < 0) {
+            return rc;
+        }
+        if (rename(temp_path, path) < 0) {
+            return trk_err_errno(err, errno, "storing %s", path);
+        }
+    }
+    return store_fsync_parent(path, err);
+}
+
+int store_write_file(struct store *store, const char *path, const void *bytes, size_t len,
+                     struct trk_err *err)
+{
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
+    trk_autofree char *temp = store_path(store, "tmp/%s", id);
+    trk_autoclose int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+    if (fd < 0) {
+        return trk_err_errno(err, errno, "creating %s", temp);
+    }
+    int rc = trk_write_all(fd, bytes, len, err);
+    if (rc == 0) {
+        rc = store_publish(store, fd, temp, path, err);
+    }
+    if (rc < 0) {
+        (void)unlink(temp);
+    }
+    return rc;
+}
+
+static int compare_texts(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+int store_list(const char *path, json_t **ret, struct trk_err *err)
+{
+    DIR *dir = opendir(path);
+    if (dir == NULL && errno != ENOENT) {
+        return trk_err_errno(err, errno, "listing %s", path);
+    }
+    char **names = NULL;
+    size_t count = 0;
+    errno = 0;
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL; errno = 0) {
+        if (e->d_name[0] != '.') {
+            names = trk_xrealloc(names, (count + 1) * sizeof(*names));
+            names[count++] = trk_xstrdup(e->d_name);
+        }
+    }
+    int rc = dir != NULL && errno != 0 ? trk_err_errno(err, errno, "listing %s", path) : 0;
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+    if (count > 1) {
+        qsort(names, count, sizeof(*names), compare_texts);
+    }
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(list, json_string(names[i]));
+        free(names[i]);
+    }
+    free(names);
+    if (rc < 0) {
+        json_decref(list);
+        return rc;
+    }
+    *ret = list;
+    return 0;
+}
