@@ -1,0 +1,121 @@
+/*
+ * build.h - one build: from a source and a manifest to an image in the store.
+ *
+ * build_run does the steps in order; each step is in a file of its own and works on struct build.
+ * A build belongs to one thread. What it makes is found by content, so building the same again
+ * gives the same digest and costs little; a build that is cut off leaves nothing but a workspace,
+ * which the next start removes.
+ */
+#ifndef IMAGE_BUILDER_BUILD_BUILD_H
+#define IMAGE_BUILDER_BUILD_BUILD_H
+
+#include <jansson.h>
+#include <stdbool.h>
+
+#include "image_builder/build/log.h"
+#include "image_builder/image_builder.h"
+#include "libtrack/manifest.h"
+#include "libtrack/oci.h"
+
+/* Strings borrow from the request's JSON. */
+struct build_request {
+    const json_t *manifest;
+    const char *manifest_yaml; /* NULL: made from the object */
+    const char *git_username, *git_password;
+    const json_t *secret_build_env; /* object of strings, or NULL */
+    const char *tag;
+    const char *build_context; /* base64 of tar or tar.gz, or NULL: git */
+    const char *deployment_id;
+    bool no_cache;
+};
+/* Reads and checks the request's body (schema checked before). */
+int build_request_read(const json_t *body, struct build_request *ret,
+                       struct trk_err *err) TRK_MUST_CHECK;
+
+struct build {
+    struct image_builder *ib;
+    struct build_request request;
+    const char *job_name, *job_version;
+    struct trk_python_spec python;
+    struct build_log *log;
+    struct build_secrets secrets;
+    const volatile bool *cancel;
+    void (*on_phase)(void *ctx, const char *phase); /* may be NULL */
+    void *ctx;
+    char phase[64];
+    int64_t phase_ns;
+    char *workspace;   /* folder of this build */
+    char *folder;      /* the job's folder in it */
+    int folder_fd;     /* of it; -1 before the source is there */
+    char version[128]; /* of the source: git describe, or "tar" */
+    struct trk_buf warnings;
+    struct trk_oci_descriptor code, dependencies; /* the latter without a digest: none */
+    /* the result */
+    char image_name[1024];
+    char image_digest[TRK_DIGEST_SIZE];
+};
+
+/* Runs all steps. The caller has filled ib, request, log, cancel, on_phase; the rest is done and
+ * undone here but for warnings, image_name, image_digest, secrets (build_fini). */
+int build_run(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+void build_init(struct build *build);
+void build_fini(struct build *build);
+
+/* -- steps -- */
+void build_begin_phase(struct build *build, const char *phase);
+int build_check_cancel(const struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+/* Is the job type one that this set-up builds, and the manifest free of what it does not? */
+int build_check_job_type(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+/* Puts the source into the workspace; sets folder, folder_fd, version. */
+int build_fetch_source(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+int build_git_clone(struct build *build, const char *into, struct trk_err *err) TRK_MUST_CHECK;
+/* Warns when the repository's manifest is not the submitted one. */
+void build_compare_manifest(struct build *build);
+/* job.yaml = the submitted text; files that hold secrets are taken out; the files that the manifest
+ * names must be there. */
+int build_prepare_folder(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+/* Adds the layer of installed requirements, when there are any. */
+int build_add_requirements(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+int build_add_code(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+int build_make_image(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
+
+/* Name of the job's repository: "<namespace>/job-entrypoint/<name>"; a job name that no repository
+ * may have is replaced by an unlike one that may. */
+void build_repository(const char *namespace, const char *job_name, char out[256]);
+/* The Python that jobs run on, "3.11". */
+int build_python_version(char out[16], struct trk_err *err) TRK_MUST_CHECK;
+/* Refuses text that is no plain relative path: "", absolute, "..", a control character. */
+int build_check_path(const char *what, const char *path, struct trk_err *err) TRK_MUST_CHECK;
+
+/* -- sandbox.c: commands of a build -- */
+/* A growing NULL-terminated list of owned strings. */
+struct build_list {
+    char **items;
+    size_t count;
+};
+void build_list_add(struct build_list *list, const char *text);
+void build_list_addf(struct build_list *list, const char *fmt, ...) TRK_PRINTF(2, 3);
+void build_list_fini(struct build_list *list); /* zeroes: environments hold secrets */
+void build_list_cleanup(struct build_list *list);
+#define BUILD_LIST_AUTO(name)                                                                      \
+    __attribute__((cleanup(build_list_cleanup))) struct build_list name = {0}
+/* Adds the beginning of an argv that confines what follows: a read-only view of the machine without
+ * the state folder, in which `writable` (NULL-terminated) can be written. Nothing when the
+ * configuration says off; TRK_UNAVAILABLE when it says on and it does not work here. */
+int build_sandbox_prefix(const struct builder_config *config, const char *const *writable,
+                         struct build_list *argv, struct trk_err *err) TRK_MUST_CHECK;
+/* Runs to the end; output (both streams) goes to `output`, or to the log when that is NULL. */
+int build_run_command(struct build *build, const struct build_list *argv,
+                      const struct build_list *env, const char *cwd, int64_t timeout_s,
+                      struct trk_buf *output, int *ret_status, struct trk_err *err) TRK_MUST_CHECK;
+
+/* -- cache.c: layers that were built before -- */
+/* False when there is none (any more). */
+bool build_cache_get(struct image_builder *ib, const char *key, struct trk_oci_descriptor *ret);
+int build_cache_put(struct image_builder *ib, const char *key,
+                    const struct trk_oci_descriptor *layer, struct trk_err *err) TRK_MUST_CHECK;
+/* Drops entries unused for `hours` (0: none); *ret_roots owned: digests of the others. */
+int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_roots,
+                      struct trk_err *err) TRK_MUST_CHECK;
+
+#endif

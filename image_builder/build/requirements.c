@@ -1,0 +1,437 @@
+/* A job's requirements, installed by pip into a folder of their own, which becomes a layer. What
+ * was installed before for the same input is taken from the cache: an unchanged file costs nothing.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <ftw.h>
+#include <pthread.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+#include "image_builder/build/build.h"
+#include "libtrack/file.h"
+#include "libtrack/json.h"
+#include "libtrack/mem.h"
+#include "libtrack/proc.h"
+#include "libtrack/str.h"
+
+#define PYTHON           "/usr/bin/python3"
+#define REQUIREMENTS_MAX (1U << 20)
+#define LEVEL            3 /* wheels are large and compressed already once: size buys little */
+
+extern char **environ;
+
+/* ---- the Python that jobs run on ---- */
+
+static struct {
+    char version[16];
+    struct trk_err err;
+    int rc;
+} python;
+
+static void ask_python(void)
+{
+    const char *const argv[] = {
+        PYTHON, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", NULL};
+    struct trk_proc_options options;
+    trk_proc_options_init(&options);
+    options.argv = argv;
+    struct trk_buf output;
+    trk_buf_init(&output, 4096);
+    int status = -1;
+    python.rc = trk_proc_run(&options, NULL, 0, 10000, &output, NULL, NULL, NULL, &status,
+                             &python.err);
+    if (python.rc == 0 && (status != 0 || output.len == 0)) {
+        python.rc = trk_err_set(&python.err, TRK_UNAVAILABLE, PYTHON " does not run: %s",
+                                output.data);
+    }
+    (void)snprintf(python.version, sizeof(python.version), "%.*s",
+                   (int)strcspn(output.data, "\r\n"), output.data);
+    trk_buf_fini(&output);
+}
+
+int build_python_version(char out[16], struct trk_err *err)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    (void)pthread_once(&once, ask_python);
+    if (python.rc < 0) {
+        return trk_err_set(err, python.err.code, "%s", python.err.text);
+    }
+    memcpy(out, python.version, sizeof(python.version));
+    return 0;
+}
+
+/* ---- the requirements file ---- */
+
+static int read_requirements(struct build *build, struct trk_buf *ret, struct trk_err *err)
+{
+    trk_autoclose int fd = -1;
+    int rc = trk_open_beneath(build->folder_fd, build->python.requirements_path, O_RDONLY, 0, &fd,
+                              err);
+    if (rc == 0) {
+        rc = trk_buf_read_fd(ret, fd, err);
+    }
+    return rc < 0 ? trk_err_wrap(err, "requirements_path: %s", build->python.requirements_path) : 0;
+}
+
+/* Calls fn for each line that is no comment and not empty; true when one of them said true. */
+static bool any_line(const char *text, bool (*fn)(const char *line, size_t len))
+{
+    for (const char *p = text; *p != '\0';) {
+        size_t len = strcspn(p, "\n");
+        size_t indent = strspn(p, " \t\r");
+        if (indent < len && p[indent] != '#' && fn(p + indent, len - indent)) {
+            return true;
+        }
+        p += len;
+        p += *p == '\n';
+    }
+    return false;
+}
+
+static bool is_anything(const char *line, size_t len)
+{
+    (void)line;
+    return len > 0;
+}
+
+/* Options (-r other.txt, -c, -e, -f) and paths make other files part of the input. */
+static bool is_local(const char *line, size_t len)
+{
+    return strchr("-./~$", line[0]) != NULL || memmem(line, len, "file:", 5) != NULL ||
+           memmem(line, len, "@ .", 3) != NULL || memmem(line, len, "@ /", 3) != NULL;
+}
+
+/* ---- environment ---- */
+
+static bool is_env_name(const char *name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
+    return name[0] != '\0' && strspn(name, allowed) == strlen(name) &&
+           strchr("0123456789", name[0]) == NULL;
+}
+
+/* What would act on the programs around pip, outside the sandbox, or move what we place. */
+static bool is_reserved(const char *name)
+{
+    static const char *const names[] = {"PATH",          "HOME",       "TMPDIR",
+                                        "PIP_CACHE_DIR", "GCONV_PATH", "GLIBC_TUNABLES"};
+    for (size_t i = 0; i < TRK_COUNT(names); i++) {
+        if (strcmp(name, names[i]) == 0) {
+            return true;
+        }
+    }
+    return trk_str_has_prefix(name, "LD_") || trk_str_has_prefix(name, "MALLOC_");
+}
+
+static bool is_passed_on(const char *setting)
+{
+    static const char *const prefixes[] = {
+        "PIP_",         "http_proxy=", "https_proxy=",   "no_proxy=",     "HTTP_PROXY=",
+        "HTTPS_PROXY=", "NO_PROXY=",   "SSL_CERT_FILE=", "SSL_CERT_DIR=", "REQUESTS_CA_BUNDLE="};
+    for (size_t i = 0; i < TRK_COUNT(prefixes); i++) {
+        if (trk_str_has_prefix(setting, prefixes[i])) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add_variables(const json_t *object, struct build_list *env)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
+        if (json_is_string(value) && is_env_name(key) && !is_reserved(key)) {
+            build_list_addf(env, "%s=%s", key, json_string_value(value));
+        }
+    }
+}
+
+/* The settings that decide what pip does: the service's, then the job's. */
+static void add_settings(const struct build *build, struct build_list *env)
+{
+    for (char **e = environ; *e != NULL; e++) {
+        if (is_passed_on(*e)) {
+            build_list_add(env, *e);
+        }
+    }
+    add_variables(json_object_get(build->request.manifest, "build_env"), env);
+    add_variables(build->request.secret_build_env, env);
+}
+
+static void make_env(const struct build *build, struct build_list *env)
+{
+    build_list_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
+    build_list_add(env, "LANG=C.UTF-8");
+    build_list_addf(env, "HOME=%s", build->workspace);
+    build_list_addf(env, "TMPDIR=%s/tmp", build->workspace);
+    add_settings(build, env);
+}
+
+/* ---- the cache's key ---- */
+
+static int make_key(const struct build *build, const char *requirements, char out[TRK_DIGEST_SIZE],
+                    struct trk_err *err)
+{
+    char version[16];
+    int rc = build_python_version(version, err);
+    if (rc < 0) {
+        return rc;
+    }
+    BUILD_LIST_AUTO(settings);
+    add_settings(build, &settings);
+    struct trk_sha256_ctx *sha = trk_sha256_new();
+    trk_sha256_update(sha, "requirements 1", sizeof("requirements 1"));
+    trk_sha256_update(sha, version, strlen(version) + 1);
+    for (size_t i = 0; i < settings.count; i++) {
+        trk_sha256_update(sha, settings.items[i], strlen(settings.items[i]) + 1);
+    }
+    trk_sha256_update(sha, requirements, strlen(requirements) + 1);
+    if (any_line(requirements, is_local)) {
+        trk_sha256_update(sha, build->code.diff_id, sizeof(build->code.diff_id));
+    }
+    unsigned char sum[TRK_SHA256_SIZE];
+    trk_sha256_final(sha, sum);
+    trk_sha256_free(sha);
+    trk_hex(sum, sizeof(sum), out);
+    return 0;
+}
+
+/* ---- pip ---- */
+
+static void add_pip(const struct build *build, const char *target, const char *cache,
+                    struct build_list *argv)
+{
+    static const char *const options[] = {PYTHON,
+                                          "-m",
+                                          "pip",
+                                          "install",
+                                          "--no-input",
+                                          "--no-compile",
+                                          "--no-color",
+                                          "--disable-pip-version-check",
+                                          "--progress-bar",
+                                          "off",
+                                          "--no-warn-script-location",
+                                          "--root-user-action=ignore",
+                                          "--upgrade"};
+    for (size_t i = 0; i < TRK_COUNT(options); i++) {
+        build_list_add(argv, options[i]);
+    }
+    if (build->request.no_cache) {
+        build_list_add(argv, "--no-cache-dir");
+    } else {
+        build_list_addf(argv, "--cache-dir=%s", cache);
+    }
+    build_list_addf(argv, "--target=%s", target);
+    build_list_addf(argv, "--requirement=%s", build->python.requirements_path);
+}
+
+static const struct {
+    const char *text, *advice;
+} advices[] = {
+    {"No module named pip", "pip is not installed on the build machine: apt-get install "
+                            "python3-pip"},
+    {"No matching distribution found", "check the name and the version in the requirements file; "
+                                       "the job runs on the Python named below"},
+    {"Could not find a version", "check the name and the version in the requirements file"},
+    {"Failed to establish a new connection", "the package index can not be reached: PIP_INDEX_URL "
+                                             "or PIP_FIND_LINKS of image_builder name another"},
+    {"Temporary failure in name resolution", "the package index can not be reached: PIP_INDEX_URL "
+                                             "or PIP_FIND_LINKS of image_builder name another"},
+    {"Could not open requirements file", "a file that the requirements file refers to is missing"},
+    {"Invalid requirement", "mend that line of the requirements file"},
+    {"ResolutionImpossible", "loosen the versions that contradict each other"},
+    {"error: subprocess-exited-with-error", "a package has no ready-made wheel and could not be "
+                                            "built here: take a version that has one"},
+};
+
+static int pip_failed(struct build *build, int status, struct trk_err *err)
+{
+    struct trk_buf tail;
+    trk_buf_init(&tail, 4096);
+    build_log_tail(build->log, 12, 2500, &tail);
+    const char *advice = "the log's last lines say why";
+    for (size_t i = 0; i < TRK_COUNT(advices); i++) {
+        if (strstr(tail.data, advices[i].text) != NULL) {
+            advice = advices[i].advice;
+            break;
+        }
+    }
+    (void)trk_err_set(err, TRK_INVALID,
+                      "installing the requirements of %s failed (pip's status %d, Python %s): %s. "
+                      "The last lines:\n%s",
+                      build->python.requirements_path, status, python.version, advice, tail.data);
+    trk_buf_fini(&tail);
+    return TRK_INVALID;
+}
+
+static int run_pip(struct build *build, const char *target, const char *cache, struct trk_err *err)
+{
+    const char *const writable[] = {build->workspace, cache, NULL};
+    trk_autofree char *tmp = trk_xasprintf("%s/tmp", build->workspace);
+    BUILD_LIST_AUTO(argv);
+    BUILD_LIST_AUTO(env);
+    int rc = trk_mkdir_p(tmp, 0700, err);
+    if (rc == 0) {
+        rc = trk_mkdir_p(target, 0755, err);
+    }
+    if (rc == 0) {
+        rc = trk_mkdir_p(cache, 0700, err);
+    }
+    if (rc == 0) {
+        rc = build_sandbox_prefix(build->ib->config, writable, &argv, err);
+    }
+    if (rc < 0) {
+        return rc;
+    }
+    add_pip(build, target, cache, &argv);
+    make_env(build, &env);
+    int status;
+    rc = build_run_command(build, &argv, &env, build->folder, build->ib->config->build_timeout_s,
+                           NULL, &status, err);
+    if (rc == TRK_TIMEOUT) {
+        return trk_err_set(err, TRK_TIMEOUT,
+                           "installing the requirements took longer than %lld s: ask for less, or "
+                           "raise BUILD_TIMEOUT_S of image_builder",
+                           (long long)build->ib->config->build_timeout_s);
+    }
+    if (rc < 0) {
+        return trk_err_wrap(err, "installing the requirements");
+    }
+    return status == 0 ? 0 : pip_failed(build, status, err);
+}
+
+/* ---- secrets ---- */
+
+static __thread const struct build_secrets *looked_for;
+static __thread char found_in[256];
+
+static int look_into(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    if (type != FTW_F || st->st_size == 0) {
+        return 0;
+    }
+    trk_autoclose int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0) {
+        return -1;
+    }
+    void *bytes = mmap(NULL, (size_t)st->st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+    if (bytes == MAP_FAILED) {
+        return -1;
+    }
+    bool is_found = build_secrets_occur(looked_for, bytes, (size_t)st->st_size);
+    (void)munmap(bytes, (size_t)st->st_size);
+    if (is_found) {
+        (void)snprintf(found_in, sizeof(found_in), "%s", path + ftw->base);
+    }
+    return is_found ? 1 : 0;
+}
+
+/* Whoever may pull the image can read its layers: a package that writes a build's secret down (in
+ * its metadata, say) must not get into one. */
+static int check_no_secret(const struct build *build, const char *target, struct trk_err *err)
+{
+    if (build->secrets.count == 0) {
+        return 0;
+    }
+    looked_for = &build->secrets;
+    found_in[0] = '\0';
+    int rc = nftw(target, look_into, 16, FTW_PHYS);
+    looked_for = NULL;
+    if (rc < 0) {
+        return trk_err_errno(err, errno, "looking through the installed packages");
+    }
+    return rc == 0 ? 0
+                   : trk_err_set(err, TRK_INVALID,
+                                 "installing the requirements wrote the value of a secret build "
+                                 "variable into %s: it would be readable in the image",
+                                 found_in);
+}
+
+/* ---- the layer ---- */
+
+static int pack(struct build *build, const char *target, struct trk_oci_descriptor *ret,
+                struct trk_err *err)
+{
+    trk_autoclose int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    STORE_TEMP_AUTO(temp) = NULL;
+    if (fd < 0) {
+        return trk_err_errno(err, errno, "opening %s", target);
+    }
+    int rc = store_temp_new(build->ib->store, &temp, err);
+    if (rc == 0) {
+        rc = trk_oci_layer_write(fd, "src/packages", store_temp_fd(temp), LEVEL, ret, err);
+    }
+    if (rc == 0) {
+        rc = store_temp_commit_as(temp, ret->digest, ret->size_bytes, err);
+    }
+    return rc < 0 ? trk_err_wrap(err, "packing the requirements") : 0;
+}
+
+/* pip's own cache is one per job family: what one family's packages write there must not be run by
+ * another's. */
+static char *pip_cache_folder(const struct build *build)
+{
+    char digest[TRK_DIGEST_SIZE];
+    trk_digest(build->job_name, strlen(build->job_name), digest);
+    return trk_xasprintf("%s/cache/pip/%.16s", store_root(build->ib->store), digest + 7);
+}
+
+static int install(struct build *build, const char *key, struct trk_oci_descriptor *ret,
+                   struct trk_err *err)
+{
+    trk_autofree char *target = trk_xasprintf("%s/packages", build->workspace);
+    trk_autofree char *cache = pip_cache_folder(build);
+    int rc = run_pip(build, target, cache, err);
+    if (rc == 0) {
+        rc = check_no_secret(build, target, err);
+    }
+    if (rc == 0) {
+        rc = pack(build, target, ret, err);
+    }
+    return rc < 0 ? rc : build_cache_put(build->ib, key, ret, err);
+}
+
+static int add_layer(struct build *build, const char *requirements, struct trk_err *err)
+{
+    char key[TRK_DIGEST_SIZE];
+    int rc = make_key(build, requirements, key, err);
+    if (rc < 0) {
+        return rc;
+    }
+    struct trk_oci_descriptor layer;
+    bool is_cached = !build->request.no_cache && build_cache_get(build->ib, key, &layer);
+    if (is_cached) {
+        build_log_printf(build->log, "Requirements: unchanged, taken from the cache (%s)",
+                         layer.digest);
+    } else {
+        build_log_printf(build->log, "Installing %s", build->python.requirements_path);
+        rc = install(build, key, &layer, err);
+    }
+    if (rc == 0) {
+        build->dependencies = layer;
+        (void)snprintf(build->dependencies.role, sizeof(build->dependencies.role), "dependencies");
+    }
+    return rc;
+}
+
+int build_add_requirements(struct build *build, struct trk_err *err)
+{
+    if (trk_str_is_empty(build->python.requirements_path)) {
+        return 0;
+    }
+    struct trk_buf text;
+    trk_buf_init(&text, REQUIREMENTS_MAX);
+    int rc = read_requirements(build, &text, err);
+    if (rc == 0 && memchr(text.data, '\0', text.len) != NULL) {
+        rc = trk_err_set(err, TRK_INVALID, "requirements_path: %s is not a text file",
+                         build->python.requirements_path);
+    }
+    if (rc == 0 && any_line(text.data, is_anything)) {
+        rc = add_layer(build, text.data, err);
+    }
+    trk_buf_fini(&text);
+    return rc;
+}
