@@ -21,6 +21,29 @@
 
 static void conn_read(struct conn *conn);
 
+/* ---- room for large requests: their sum is bounded, not only each ---- */
+
+static bool take_room(struct conn *conn, size_t size)
+{
+    struct front *front = conn->front;
+    if (size <= FRONT_BIG_REQUEST || size <= conn->room) {
+        return true;
+    }
+    uint64_t more = size - conn->room;
+    if (front->big_room + more > FRONT_BIG_ROOM * front->options.body_max_bytes + TRK_H1_HEAD_MAX) {
+        return false;
+    }
+    front->big_room += more;
+    conn->room = size;
+    return true;
+}
+
+static void give_room(struct conn *conn)
+{
+    conn->front->big_room -= conn->room;
+    conn->room = 0;
+}
+
 /* ---- life ---- */
 
 static void close_oldest_idle(struct front *front)
@@ -106,6 +129,7 @@ void conn_close(struct conn *conn)
         call_abandon(front, TRK_STEAL(conn->call));
     }
     conn->state = CONN_CLOSED;
+    give_room(conn);
     (void)close(conn->fd);
     if (conn->file_fd >= 0) {
         (void)close(conn->file_fd);
@@ -172,6 +196,7 @@ static void stop_talking(struct conn *conn)
 static void answered(struct conn *conn)
 {
     conn->has_continued = false;
+    give_room(conn);
     conn->begun_ns = conn->front->now_ns;
     conn->active_ns = conn->front->now_ns;
     conn->state = CONN_READING;
@@ -345,8 +370,14 @@ static void refuse(struct conn *conn, int status, const char *text)
 {
     conn->keep_alive = false;
     conn->is_head = false;
-    conn_reply_error(conn, status, status == 413 ? "TooLarge" : "BadRequest", text);
+    conn_reply_error(conn, status,
+                     status == 413   ? "TooLarge"
+                     : status == 503 ? "TooManyLargeRequests"
+                                     : "BadRequest",
+                     text);
 }
+
+static const char no_room[] = "too many large requests at once, try again in a moment";
 
 static void send_continue(struct conn *conn, const struct trk_h1_request *request)
 {
@@ -399,6 +430,10 @@ static size_t parse_one(struct conn *conn, const char *bytes, size_t len)
     }
     size_t total = (size_t)head_len + (size_t)body_len;
     if (len < total) {
+        if (!take_room(conn, total)) {
+            refuse(conn, 503, no_room);
+            return 0;
+        }
         conn->need = total;
         send_continue(conn, &request);
         return 0;
@@ -446,6 +481,15 @@ static bool decode_chunks(struct conn *conn)
             refuse(conn, 413, "the request's body is larger than the limit");
             return false;
         }
+    }
+    /* By powers of two, as the buffer grows. */
+    size_t rounded = FRONT_BIG_REQUEST;
+    while (rounded < conn->body_end) {
+        rounded *= 2;
+    }
+    if (!take_room(conn, rounded)) {
+        refuse(conn, 503, no_room);
+        return false;
     }
     if (code == 0) { /* drop the framing that was read */
         in->len = conn->raw_at = conn->body_end;

@@ -33,7 +33,9 @@
 #define FRONT_METRICS_NS     (500 * TRK_NS_PER_MS) /* for the job's own metrics */
 #define FRONT_RETIRE_NS      (30 * TRK_NS_PER_S)   /* other requests of a replaced worker */
 #define FRONT_WAITING_MAX    2048                  /* calls kept while there is no worker */
-#define FRONT_LOAD_TRIES     3 /* crashes while loading after which the job is not live */
+#define FRONT_BIG_REQUEST    (64 * 1024) /* larger ones count against the room for large requests */
+#define FRONT_BIG_ROOM       4           /* in units of the largest request */
+#define FRONT_LOAD_TRIES     3           /* crashes while loading after which the job is not live */
 #define FRONT_RESTART_MAX_NS (30 * TRK_NS_PER_S)
 #define FRONT_STABLE_NS      (10 * TRK_NS_PER_S)
 
@@ -211,6 +213,7 @@ struct conn {
     struct trk_buf in;                 /* bytes of requests not handled yet */
     size_t head_len, body_end, raw_at; /* of a chunked request in `in` */
     size_t need;                       /* bytes of `in` before parsing again makes sense */
+    size_t room;                       /* of the room for large requests, held until the answer */
     struct trk_buf out;                /* answer bytes not sent yet */
     int file_fd; /* then this file, from file_at up to file_end; -1 none; owned */
     uint64_t file_at, file_end;
@@ -278,6 +281,7 @@ struct front {
     int64_t now_ns; /* of this loop turn */
     int64_t drain_ns;
     int64_t next_sweep_ns, next_tick_ns;
+    uint64_t big_room; /* held by large requests */
     struct conn *conns, *closed_conns;
     size_t conn_count;
     /* workers: the current one gets new requests, `loading` takes over when it has loaded */

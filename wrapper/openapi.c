@@ -123,9 +123,9 @@ static json_t *operation(const char *tag, const char *summary, json_t *takes_res
 
 static void add_operation(json_t *paths, const char *path, const char *method, json_t *takes)
 {
-    char lower[16] = "";
-    for (size_t i = 0; method[i] != '\0' && i < sizeof(lower) - 1; i++) {
-        lower[i] = (char)(method[i] | 0x20);
+    trk_autofree char *lower = trk_xstrdup(method);
+    for (char *c = lower; *c != '\0'; c++) {
+        *c = (char)(*c | 0x20);
     }
     json_t *item = json_object_get(paths, path);
     if (item == NULL) {

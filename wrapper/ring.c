@@ -11,9 +11,10 @@
 #include <time.h>
 #include <unistd.h>
 
-#define HEAD_ROOM   (64u * 1024) /* a request head in front of a big body */
-#define PROGRESS_NS 1000000
-#define SLOW_NS     1000000 /* handlers slower than this get a thread each at once */
+#define HEAD_ROOM    (64u * 1024) /* a request head in front of a big body */
+#define NUDGE_MAX_MS 64
+#define NS_PER_MS    INT64_C(1000000)
+#define SLOW_NS      1000000 /* handlers slower than this get a thread each at once */
 
 static int64_t now_ns(void)
 {
@@ -195,23 +196,24 @@ void ring_front_flush(struct ring *ring)
     }
 }
 
-bool ring_front_nudge(struct ring *ring, int64_t now)
+int ring_front_nudge(struct ring *ring, int64_t now)
 {
     uint32_t head = atomic_load(&ring->shared->sq_head);
     if (head == ring->sq_tail) {
-        ring->seen_head = head;
         ring->seen_head_ns = 0;
-        return false;
+        return 0;
     }
     if (head != ring->seen_head || ring->seen_head_ns == 0) {
         ring->seen_head = head;
         ring->seen_head_ns = now;
-    } else if (now - ring->seen_head_ns >= PROGRESS_NS) {
+        ring->nudge_ms = 1;
+    } else if (now - ring->seen_head_ns >= ring->nudge_ms * NS_PER_MS) {
         ring->seen_head_ns = now;
+        ring->nudge_ms = ring->nudge_ms < NUDGE_MAX_MS ? ring->nudge_ms * 2 : NUDGE_MAX_MS;
         kick(ring->shared, 1);
         (void)futex(&ring->shared->sq_tail, FUTEX_WAKE, 1);
     }
-    return true;
+    return ring->nudge_ms;
 }
 
 int ring_front_reap(struct ring *ring)

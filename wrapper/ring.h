@@ -80,6 +80,7 @@ struct ring {
     uint32_t submitted_since_wake;
     uint32_t seen_head; /* for the progress check */
     int64_t seen_head_ns;
+    int nudge_ms;
     uint16_t free_slots[RING_SLOTS]; /* a stack: few pages stay hot */
     uint32_t free_count;
     bool big[RING_SLOTS]; /* its windows hold pages to give back */
@@ -99,9 +100,10 @@ int ring_front_submit(struct ring *ring, enum ring_kind kind, uint32_t endpoint,
                       const struct ring_payload *payload);
 /* Wakes the worker for what was submitted. Call once a loop turn. */
 void ring_front_flush(struct ring *ring);
-/* Has the worker not begun any queued request for a millisecond? Then wakes a spare thread.
- * Returns whether requests are queued that nobody has begun (look again within a millisecond). */
-bool ring_front_nudge(struct ring *ring, int64_t now_ns);
+/* Has the worker not begun any queued request for a millisecond? Then wakes a spare thread. Returns
+ * after how many milliseconds to look again, 0 when nothing is queued; it looks less often the
+ * longer all threads are busy (their results wake the front anyway). */
+int ring_front_nudge(struct ring *ring, int64_t now_ns);
 /* Next finished slot or -1. */
 int ring_front_reap(struct ring *ring);
 struct ring_result {

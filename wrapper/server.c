@@ -204,13 +204,10 @@ static void tick(struct front *front, int64_t now)
     }
 }
 
-static int wait_ms(struct front *front, bool is_queue_stuck, int64_t now)
+static int wait_ms(struct front *front, int nudge_ms, int64_t now)
 {
-    if (is_queue_stuck) {
-        return 1;
-    }
-    int64_t until = INT64_MAX;
-    if (needs_ticks(front)) {
+    int64_t until = nudge_ms > 0 ? now + nudge_ms * TRK_NS_PER_MS : INT64_MAX;
+    if (needs_ticks(front) && front->next_tick_ns < until) {
         until = front->next_tick_ns;
     }
     if (front->conn_count > 0 && front->next_sweep_ns < until) {
@@ -235,15 +232,16 @@ static bool may_sleep(struct front *front)
 static void turn(struct front *front)
 {
     struct epoll_event events[EVENTS_MAX];
-    bool is_queue_stuck = false;
+    int nudge_ms = 0;
     int64_t now = trk_now_ns();
     for (struct worker *w = front->workers; w != NULL; w = w->next) {
         if (w->state == WORKER_READY || w->state == WORKER_RETIRED) {
             ring_front_flush(&w->ring);
-            is_queue_stuck = ring_front_nudge(&w->ring, now) || is_queue_stuck;
+            int again_ms = ring_front_nudge(&w->ring, now);
+            nudge_ms = again_ms > 0 && (nudge_ms == 0 || again_ms < nudge_ms) ? again_ms : nudge_ms;
         }
     }
-    int timeout = may_sleep(front) ? wait_ms(front, is_queue_stuck, now) : 0;
+    int timeout = may_sleep(front) ? wait_ms(front, nudge_ms, now) : 0;
     int n = epoll_wait(front->epoll_fd, events, EVENTS_MAX, timeout);
     front->now_ns = trk_now_ns();
     for (struct worker *w = front->workers; w != NULL; w = w->next) {

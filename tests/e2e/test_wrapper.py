@@ -803,6 +803,20 @@ def test_big_bodies(job):
         assert all(a.json == str(i) * 500_000 for i, a in enumerate(pool.map(lambda i: w.call(data=str(i) * 500_000), range(8))))
 
 
+def test_sum_of_large_requests_is_bounded(job):
+    w = job(ADDER, RACETRACK_WRAPPER_BODY_MAX="1000000")
+    slow = []
+    for _ in range(4):
+        s = socket.create_connection(("127.0.0.1", w.port), timeout=10)
+        s.sendall(HEAD + b"Content-Length: 1000000\r\n\r\n" + b" " * 100)
+        slow.append(s)
+    wait_for(lambda: w.call(numbers=[1] * 200_000).status == 503, "the refusal")
+    assert w.call(numbers=[1] * 1000).json == 1000
+    for s in slow:
+        s.close()
+    wait_for(lambda: w.call(numbers=[1] * 200_000).status == 200, "the room of those who left")
+
+
 def chunked(*pieces):
     return b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in pieces) + b"0\r\n\r\n"
 

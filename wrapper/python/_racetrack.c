@@ -79,7 +79,7 @@ static PyObject *attach(PyObject *self, PyObject *args)
     }
     (void)pthread_atfork(NULL, NULL, on_fork_child);
     attached = true;
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static int check_usable(void)
@@ -113,7 +113,7 @@ static PyObject *read_bytes(int slot, uint64_t at, uint64_t len)
 static PyObject *read_body(int slot, const struct ring_slot *s)
 {
     if (s->body_len == 0) {
-        Py_RETURN_NONE;
+        return Py_NewRef(Py_None);
     }
     PyObject *text;
     if ((s->flags & RING_BIG) == 0) {
@@ -128,7 +128,7 @@ static PyObject *read_body(int slot, const struct ring_slot *s)
     }
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
         PyErr_Clear();
-        Py_RETURN_FALSE;
+        return Py_NewRef(Py_False);
     }
     return text;
 }
@@ -252,7 +252,7 @@ static PyObject *complete(PyObject *self, PyObject *const *args, Py_ssize_t coun
         errno = -code;
         return PyErr_SetFromErrno(PyExc_OSError);
     }
-    Py_RETURN_NONE;
+    return Py_NewRef(Py_None);
 }
 
 static PyMethodDef methods[] = {
