@@ -1,7 +1,8 @@
 /*
- * http_internal.h - what the files of the HTTP server share: http_server.c (daemon, connections),
- * http_route.c (table), http_request.c (head checks, getters), http_body.c, http_reply.c,
- * openapi.c, docs_page.c. Nobody else includes it.
+ * http_internal.h - what the files of the HTTP server share: http_server.c (start, stop),
+ * http_conn.c (connections), http_serve.c (a request's way), http_route.c (table), http_request.c
+ * (head checks, getters), http_body.c, http_reply.c, http_pages.c, openapi.c, docs_page.c. Nobody
+ * else includes it.
  */
 #ifndef LIBTRACK_HTTP_INTERNAL_H
 #define LIBTRACK_HTTP_INTERNAL_H
@@ -16,6 +17,11 @@
 
 #define HTTP_PARAMS_MAX   16
 #define HTTP_SEGMENTS_MAX 64
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define HTTP_STACK_BYTES (4U * 1024 * 1024)
+#else
+#define HTTP_STACK_BYTES (512U * 1024) /* of address space; only what is touched costs memory */
+#endif
 /* A rejected request's body up to this size is read and dropped so that the connection can go on.
  */
 #define HTTP_DRAIN_BYTES (64 * 1024)
@@ -80,6 +86,26 @@ struct trk_http_server {
     struct trk_metric *started, *done, *server_errors;
     struct trk_series *duration;
 };
+
+/* Past it a connection without a request, or with half a head, is cut. */
+int64_t http_idle_deadline(const struct trk_http_server *server);
+/* MHD_NotifyConnectionCallback; cls is the server. */
+void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_ctx,
+                        enum MHD_ConnectionNotificationCode code);
+/* Reads and drops what a rejected client still sends, up to a limit. */
+void http_linger(const struct trk_http_server *server, const struct http_conn *conn);
+/* 0 or an errno. */
+int http_start_watchdog(struct trk_http_server *server);
+void http_stop_watchdog(struct trk_http_server *server);
+
+/* -- callbacks of libmicrohttpd that make up a request (http_serve.c) -- */
+void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd);
+size_t http_keep_encoded(void *cls, struct MHD_Connection *mhd, char *s);
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const char *url,
+                                const char *method, const char *version, const char *bytes,
+                                size_t *len, void **con_cls);
+void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
+                       enum MHD_RequestTerminationCode code);
 
 /* -- a request -- */
 struct http_header {

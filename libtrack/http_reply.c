@@ -1,7 +1,5 @@
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <talloc.h>
@@ -10,7 +8,6 @@
 #include "libtrack/json.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
-#include "libtrack/str.h"
 
 #define JSON_TYPE      "application/json"
 #define STREAM_BLOCK   (16 * 1024)
@@ -305,8 +302,9 @@ void http_reply_raw(struct trk_request *req, const struct trk_err *err)
     trk_autofree char *text = trk_json_text(body);
     trk_autofree char *head = trk_xasprintf(
         "HTTP/1.1 %d %s\r\nContent-Type: " JSON_TYPE "\r\nContent-Length: %zu\r\n"
-        "X-Request-Tracing-Id: %s\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
-        status, reason_of(status), strlen(text), req->tracing_id);
+        "%s: %s\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+        status, reason_of(status), strlen(text), req->server->options.tracing_header,
+        req->tracing_id);
     struct iovec parts[2] = {{head, strlen(head)}, {text, strlen(text)}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     /* Nothing was sent on this connection before but "100 Continue": it fits the socket's buffer.
@@ -324,7 +322,7 @@ enum MHD_Result http_reply_queue(struct trk_request *req)
         http_reply_err(req, &err);
     }
     struct MHD_Response *response = req->response;
-    (void)MHD_add_response_header(response, "X-Request-Tracing-Id", req->tracing_id);
+    (void)MHD_add_response_header(response, req->server->options.tracing_header, req->tracing_id);
     (void)MHD_add_response_header(response, "X-Content-Type-Options", "nosniff");
     for (const struct http_header *h = req->reply_headers; h != NULL; h = h->next) {
         if (MHD_add_response_header(response, h->name, h->value) != MHD_YES) {

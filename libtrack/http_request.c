@@ -1,7 +1,5 @@
 #include <ctype.h>
-#include <errno.h>
 #include <poll.h>
-#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 #include <talloc.h>
@@ -9,8 +7,6 @@
 #include "libtrack/http_internal.h"
 #include "libtrack/mem.h"
 #include "libtrack/str.h"
-
-#define TRACING_HEADER "X-Request-Tracing-Id"
 
 /* -- checks of the head -- */
 
@@ -130,7 +126,7 @@ int64_t http_body_length(struct trk_request *req)
 
 void http_set_tracing_id(struct trk_request *req)
 {
-    const char *id = trk_req_header(req, TRACING_HEADER);
+    const char *id = trk_req_header(req, req->server->options.tracing_header);
     size_t len = id == NULL ? 0 : strlen(id);
     bool is_fine = len > 0 && len < sizeof(req->tracing_id);
     for (size_t i = 0; is_fine && i < len; i++) {

@@ -2,13 +2,25 @@
  * http_server.h - HTTP server over libmicrohttpd with a declared route table.
  *
  * Thread per connection + poll: handlers may block. What is not in the table is refused (404, 405
- * with Allow); a trailing slash on an API path answers 307 to the path without. Requests with
- * smuggling shapes (both length headers, differing lengths, bad Transfer-Encoding, two Hosts) get
- * 400 + close before a handler runs. Bodies are read whole up to the route's cap (413), checked
- * against the route's request schema (422 with `{"detail":[{type,loc,msg,input}…]}`), unless the
- * route streams. Errors of a handler become `{"error": text, "type": …}`; a 5xx shows a tracing id
- * instead of internals and is logged once. The tracing id (X-Request-Tracing-Id, checked, else a
- * new UUID) is echoed.
+ * with Allow); a trailing slash too many or missing answers 307 to the path that exists. Requests
+ * with smuggling shapes (both length headers, several lengths, a Transfer-Encoding other than
+ * chunked, two Hosts, RFC 9112 §6.3, §11.2) get 400 + close before a handler runs; paths with
+ * broken escapes, dot segments or an encoded '/' in a parameter get 400. The order is: route,
+ * authorize(), query (422), length (413), content type (415; JSON routes take application/json or
+ * none), body, schema (422 with `{"error","type","detail":[{type,loc,msg,input}…]}`), handler.
+ * Bodies are read whole up to the route's cap unless the route streams; one that was rejected early
+ * is dropped when it is small, else the connection closes after the answer.
+ *
+ * Errors of a handler become `{"error": text, "type": …}`; with a 5xx the text is only its
+ * outermost context (what stands before the first ": "; nothing for TRK_INTERNAL) and a
+ * `tracing_id`; the whole text is logged once. The tracing id (options.tracing_header, checked,
+ * else a new UUID) is echoed and put on the thread's log lines. One access log line a request.
+ * No CORS headers are sent.
+ *
+ * Limits: connections, connections per address, idle time; a head, body or answer that moves slower
+ * than 16 KiB/s beyond timeout_s is cut off. A handler may take any time. Heads up to about 60 KiB.
+ *
+ * Starting a server ignores SIGPIPE in the process and limits malloc to two arenas.
  *
  * A handler runs on the connection's thread with a `struct trk_request` that is valid until it
  * returns. Memory hung on request->mem (talloc) goes with it.
@@ -52,17 +64,20 @@ enum trk_route_flags {
 };
 struct trk_route {
     const char *method; /* "GET"; HEAD is answered for each GET */
-    const char *path; /* "/api/v1/x/{name}"; a last "{rest:path}" matches the remaining segments */
+    /* "/api/v1/x/{name}": a parameter is one segment, not empty; a last "{rest:path}" takes all
+     * remaining ones (may be empty). Literal segments come before parameters. */
+    const char *path;
     const char *access; /* rule text, understood by options.authorize; "public" asks nobody */
     const char *request_schema;  /* JSON Schema text or NULL (no body) */
     const char *response_schema; /* JSON Schema text or NULL (null/empty) */
-    const char *query;           /* documented query parameters: "tail:int=20:lines from the
-                                  * end;force:bool=false:…" or NULL.           Typed ones are checked: a wrong
-                                  * one is           422. Unknown parameters are ignored. */
+    /* Documented query parameters "tail:int=20:lines from the end;force:bool=false:…", types int,
+     * bool, string; NULL for none. A value of the wrong type is 422, unknown names are ignored. */
+    const char *query;
     trk_handler handler;
     const char *help; /* one line */
     unsigned flags;
     size_t body_max_bytes; /* 0: options.body_max_bytes */
+    /* With STREAM_BODY: a piece of the body; a failure answers at once and ends the upload. */
     int (*on_body)(struct trk_request *req, const void *bytes, size_t len, struct trk_err *err);
 };
 struct trk_route_table {
@@ -71,6 +86,7 @@ struct trk_route_table {
     size_t count;
 };
 
+/* What the pointers lead to must stay until the server has stopped. */
 struct trk_http_options {
     const char *service;         /* "lifecycle": in /live and the logs */
     const char *title, *version; /* OpenAPI */
@@ -87,7 +103,8 @@ struct trk_http_options {
     unsigned timeout_s;            /* idle and slow-body limit; 0: 60 */
     void *ctx;                     /* trk_req_ctx() */
     /* Called before the body is read for every route whose access is not "public". Sets the subject
-     * with trk_req_set_subject. */
+     * with trk_req_set_subject. May set answer headers (WWW-Authenticate) and may answer itself
+     * (return 0 after a trk_reply_…): the handler does not run then. */
     int (*authorize)(struct trk_request *req, const char *access, struct trk_err *err);
     /* Compatibility spellings: may return another path for an unmatched one (talloc'd on the
      * request) or NULL; trk_req_alias(req) is then true. */
@@ -101,15 +118,19 @@ struct trk_http_options {
      * one to send. May be NULL. */
     json_t *(*error_reply)(struct trk_request *req, int status, const struct trk_err *err,
                            json_t *body);
-    struct trk_metrics *metrics; /* request counters go here; borrows */
+    struct trk_metrics *metrics; /* the commons_request… metrics go here; borrows; may be NULL */
+    const char *tracing_header;  /* NULL: X-Request-Tracing-Id */
 };
 /* Listens and starts serving. TRK_CONFLICT when the port is taken ("port 7202 on 127.0.0.1 is
  * already in use …"). */
 int trk_http_server_start(const struct trk_http_options *options, struct trk_http_server **ret,
                           struct trk_err *err) TRK_MUST_CHECK;
 int trk_http_server_port(const struct trk_http_server *server);
-/* Stops accepting, waits for requests up to grace_ms, then closes. Frees. */
-void trk_http_server_stop(struct trk_http_server *server, int64_t grace_ms);
+/* Stops accepting, waits for requests up to grace_ms, then cuts their connections (so that
+ * trk_req_is_disconnected() and blocked writers tell) and waits one more second. Frees; NULL is
+ * fine. False when handlers still ran then: they were left behind, so end the process without
+ * freeing what they use (or call it again). */
+bool trk_http_server_stop(struct trk_http_server *server, int64_t grace_ms);
 /* Has stop begun? Streams ask. */
 bool trk_http_server_is_stopping(const struct trk_http_server *server);
 /* Handlers for the routes that every service has: GET /live `{"service","live":true}`, GET /ready

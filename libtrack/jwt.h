@@ -1,10 +1,12 @@
 /*
  * jwt.h - Racetrack's tokens: JWT, HS256, payload seed, subject, subject_type, scopes. Any thread.
  *
- * The only file that includes libjwt. Verification requires alg to be exactly HS256, refuses
- * `crit`, extra payload keys, tokens over 4 KiB and keys under 32 bytes, and checks the signature
- * in constant time. Expiry and revocation live in the database. Error texts never contain the
- * token.
+ * HMAC by libsodium; libjwt is not used: it sorts the payload's keys, so that it cannot write the
+ * original's text, and it accepts other algorithms, a NULL key and expired tokens (the tests hold
+ * the two against each other). Verification requires alg to be exactly HS256, refuses `crit`, extra
+ * payload keys, tokens over 4 KiB and keys under 32 bytes, and checks the signature in constant
+ * time before anything in the payload is read. Expiry and revocation live in the database. Error
+ * texts never contain the token.
  */
 #ifndef LIBTRACK_JWT_H
 #define LIBTRACK_JWT_H
@@ -32,8 +34,8 @@ struct trk_token {
     char scopes[8][32];         /* internal tokens only */
     unsigned scope_count;
 };
-bool trk_token_has_scope(const struct trk_token *token,
-                         const char *scope); /* full_access has every one */
+/* full_access has every scope; no scopes have none (the original lets them have all). */
+bool trk_token_has_scope(const struct trk_token *token, const char *scope);
 
 /* TRK_UNAUTHENTICATED with a text for the caller, or 0. */
 int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret,

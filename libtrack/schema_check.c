@@ -10,6 +10,7 @@
 
 #define PATTERN_SUBJECT_MAX 8192 /* longer texts are not given to regexec */
 #define REF_DEPTH_MAX       256
+#define SUGGESTED_KEYS_MAX  200 /* in larger objects nobody's misspelling is searched for */
 
 struct check {
     const struct trk_schema *schema;
@@ -293,7 +294,8 @@ static bool has_misspelling(const json_t *node, const json_t *value, const char 
     const json_t *properties = json_object_get(node, "properties");
     const char *key;
     json_t *member;
-    if (!json_is_false(json_object_get(node, "additionalProperties"))) {
+    if (!json_is_false(json_object_get(node, "additionalProperties")) ||
+        json_object_size(value) > SUGGESTED_KEYS_MAX) {
         return false;
     }
     json_object_foreach ((json_t *)(uintptr_t)value, key, member) {
@@ -327,7 +329,8 @@ static void add_unknown(struct check *check, const json_t *node, const char *key
 {
     json_t *properties = json_object_get(node, "properties");
     const char *elsewhere = trk_json_string_or(json_object_get(node, "x-elsewhere"), key, NULL);
-    const char *near = near_key(node, key);
+    bool is_kept = check->faults->count < TRK_FAULTS_MAX;
+    const char *near = is_kept ? near_key(node, key) : NULL;
     if (elsewhere != NULL) {
         add(check, "additionalProperties", "is not known here: write it under '%s'", elsewhere);
     } else if (near != NULL) {

@@ -98,6 +98,21 @@ static int add_indent(struct trk_buf *buf, int indent)
 
 static int dump(const json_t *value, int indent, bool is_inline, struct trk_buf *buf);
 
+/* libyaml wants an explicit '?' before keys of more than 1024 characters; escapes make a key up to
+ * six times as long. */
+#define SIMPLE_KEY_MAX 128
+
+static int dump_key(const char *key, int indent, struct trk_buf *buf)
+{
+    size_t len = strlen(key);
+    if (len <= SIMPLE_KEY_MAX) {
+        return dump_string(key, len, buf);
+    }
+    int rc = trk_buf_adds(buf, "? ");
+    rc = rc == 0 ? dump_string(key, len, buf) : rc;
+    return rc == 0 ? trk_buf_addf(buf, "\n%*s", indent, "") : rc;
+}
+
 static int dump_object(const json_t *value, int indent, bool is_inline, struct trk_buf *buf)
 {
     json_t *object = (json_t *)(uintptr_t)value; /* jansson's iterators change nothing */
@@ -108,7 +123,7 @@ static int dump_object(const json_t *value, int indent, bool is_inline, struct t
         const json_t *member = json_object_iter_value(it);
         rc = is_inline ? 0 : add_indent(buf, indent);
         is_inline = false;
-        rc = rc == 0 ? dump_string(key, strlen(key), buf) : rc;
+        rc = rc == 0 ? dump_key(key, indent, buf) : rc;
         rc = rc == 0 ? trk_buf_adds(buf, is_block(member) ? ":\n" : ": ") : rc;
         rc = rc == 0 ? dump(member, indent + 2, false, buf) : rc;
     }

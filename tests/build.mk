@@ -32,7 +32,7 @@ TARGET ?= yaml
 SECONDS ?= 30
 fuzz: ## Search for inputs that break a parser: TARGET=yaml SECONDS=30 (needs clang).
 	@command -v clang >/dev/null || { echo "fuzz: clang is missing (apt-get install clang)"; exit 1; }
-	@$(MAKE) --no-print-directory CC=clang SAN=address,undefined,fuzzer-no-link fuzz-run TARGET=$(TARGET) SECONDS=$(SECONDS)
+	@$(MAKE) --no-print-directory CC=clang WARNINGS=-w SAN=address,undefined,fuzzer-no-link fuzz-run TARGET=$(TARGET) SECONDS=$(SECONDS)
 
 fuzz-run: $(B)/tests/fuzz/fuzz_$(TARGET)
 	@mkdir -p build/fuzz/$(TARGET)

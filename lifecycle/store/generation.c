@@ -99,6 +99,49 @@ int generation_store_delete(struct trk_pg *conn, const char *id, struct trk_err 
                         id);
 }
 
+int generation_store_retire_stray(struct trk_pg *conn, struct trk_err *err)
+{
+    return trk_pg_query(
+        conn, NULL, err,
+        "update registry_jobgeneration g set state = 'removing', state_time = now() where (g.state "
+        "= 'starting' and not exists (select 1 from registry_deployment d where d.id = "
+        "g.deployment_id and d.status = 'in_progress')) or (g.state = 'serving' and not exists "
+        "(select 1 from registry_job j where j.generation_id = g.id))",
+        "");
+}
+
+int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct generation *g,
+                              const char **ret_status, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select status from registry_job j where name = $1 and version = $2 and generation_id = $3 "
+        "and not exists (select 1 from registry_deployment d where d.job_name = j.name and "
+        "d.job_version = j.version and d.status = 'in_progress') for update of j",
+        "sss", g->job_name, g->job_version, g->id);
+    if (code == 0) {
+        *ret_status = trk_pg_rows(res) > 0 ? row_text(mem, res, 0, "status") : NULL;
+    }
+    return code;
+}
+
+int generation_store_move(struct trk_pg *conn, const struct generation *g, const char *address,
+                          struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_jobgeneration set address = $2 where id = $1", "ss",
+                            g->id, address);
+    if (code == 0) {
+        code = trk_pg_query(conn, NULL, err,
+                            "update registry_job set internal_name = $2, replica_internal_names = "
+                            "$2 where generation_id = $1",
+                            "ss", g->id, address);
+    }
+    return code;
+}
+
 /* -- secrets -- */
 
 static int get_sealed(struct trk_pg_result *res, void **ret, size_t *ret_len, struct trk_err *err)

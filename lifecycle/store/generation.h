@@ -44,6 +44,16 @@ int generation_store_replace(struct trk_pg *conn, const char *name, const char *
 int generation_store_delete(struct trk_pg *conn, const char *id,
                             struct trk_err *err) TRK_MUST_CHECK;
 
+/* Generations whose deployment ended without them, and serving ones that no job has, are to go. */
+int generation_store_retire_stray(struct trk_pg *conn, struct trk_err *err) TRK_MUST_CHECK;
+/* Locks the job's row until the transaction ends; *ret_status NULL when the generation does not
+ * serve the job any more, or a deployment of the job is on the way: then hands off. */
+int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct generation *generation,
+                              const char **ret_status, struct trk_err *err) TRK_MUST_CHECK;
+/* The address of a generation and of the job that it serves. */
+int generation_store_move(struct trk_pg *conn, const struct generation *generation,
+                          const char *address, struct trk_err *err) TRK_MUST_CHECK;
+
 /* Sealed bytes; *ret NULL when there are none; owned otherwise. */
 int secret_store_put_deployment(struct trk_pg *conn, const char *deployment_id, const void *sealed,
                                 size_t len, struct trk_err *err) TRK_MUST_CHECK;

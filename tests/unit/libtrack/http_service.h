@@ -119,7 +119,8 @@ static int get_hold(struct trk_request *req, struct trk_err *err)
     (void)count_call(req);
     struct service *service = trk_req_ctx(req);
     atomic_store(&service->is_holding, true);
-    while (!atomic_load(&service->release) && !trk_req_is_disconnected(req)) {
+    bool is_deaf = trk_req_query_bool(req, "deaf", false);
+    while (!atomic_load(&service->release) && (is_deaf || !trk_req_is_disconnected(req))) {
         trk_sleep_ms(2);
     }
     return trk_reply_text(req, 200, "text/plain",
@@ -133,7 +134,8 @@ static int get_file(struct trk_request *req, struct trk_err *err)
     if (fd < 0) {
         return trk_err_errno(err, errno, "opening");
     }
-    return trk_reply_fd(req, 200, "application/octet-stream", fd, 1, 3); /* ELF */
+    return trk_reply_fd(req, 200, "application/octet-stream", fd, 1,
+                        (uint64_t)trk_req_query_int(req, "size", 3)); /* "ELF" */
 }
 
 struct stream_state {
@@ -369,7 +371,7 @@ static void service_start(struct service *service, const struct trk_http_options
 
 static void service_stop(struct service *service)
 {
-    trk_http_server_stop(service->server, 2000);
+    ck_assert(trk_http_server_stop(service->server, 2000));
     trk_metrics_free(service->metrics);
 }
 

@@ -410,6 +410,11 @@ START_TEST(test_file)
     ck_assert_str_eq(raw_header(&answer, "Content-Length"), "3");
     ck_assert_str_eq(answer.body, "ELF");
     raw_answer_fini(&answer);
+    answer = ask(&service, "GET", "/file?size=0", "", NULL);
+    ck_assert_int_eq(answer.status, 200);
+    ck_assert_str_eq(raw_header(&answer, "Content-Length"), "0");
+    ck_assert_str_eq(answer.body, "");
+    raw_answer_fini(&answer);
 }
 END_TEST
 
@@ -581,8 +586,25 @@ START_TEST(test_stop_past_grace)
     ck_assert(raw_send(fd, text, strlen(text)));
     wait_holding(&other);
     int64_t begun = trk_now_ns();
-    trk_http_server_stop(other.server, 100);
+    ck_assert(trk_http_server_stop(other.server, 100));
     ck_assert_int_lt(trk_now_ns() - begun, 5 * TRK_NS_PER_S);
+    trk_metrics_free(other.metrics);
+    (void)close(fd);
+}
+END_TEST
+
+/* One that looks at nothing is left behind, and stop says so. */
+START_TEST(test_stop_leaves_behind)
+{
+    struct service other = {0};
+    service_start(&other, NULL);
+    int fd = raw_dial(other.port);
+    static const char text[] = "GET /hold?deaf=true HTTP/1.1\r\nHost: x\r\n\r\n";
+    ck_assert(raw_send(fd, text, strlen(text)));
+    wait_holding(&other);
+    ck_assert(!trk_http_server_stop(other.server, 10));
+    atomic_store(&other.release, true); /* and what it uses is still there */
+    ck_assert(trk_http_server_stop(other.server, 5000));
     trk_metrics_free(other.metrics);
     (void)close(fd);
 }
@@ -680,6 +702,20 @@ START_TEST(test_connection_limit)
 }
 END_TEST
 
+START_TEST(test_tracing_header)
+{
+    struct service other = {0};
+    struct trk_http_options options = service_options(&other);
+    options.tracing_header = "X-Trace";
+    service_start(&other, &options);
+    struct raw_answer answer = ask(&other, "GET", "/live", "X-Trace: abc\r\n", NULL);
+    ck_assert_str_eq(raw_header(&answer, "X-Trace"), "abc");
+    ck_assert_str_eq(raw_header(&answer, "X-Request-Tracing-Id"), "");
+    raw_answer_fini(&answer);
+    service_stop(&other);
+}
+END_TEST
+
 static json_t *own_error(struct trk_request *req, int status, const struct trk_err *err,
                          json_t *body)
 {
@@ -757,10 +793,12 @@ int main(void)
     tcase_add_test(tcase, test_handler_sees_disconnect);
     tcase_add_test(tcase, test_graceful_stop);
     tcase_add_test(tcase, test_stop_past_grace);
+    tcase_add_test(tcase, test_stop_leaves_behind);
     tcase_add_test(tcase, test_port_taken);
     tcase_add_test(tcase, test_ipv6);
     tcase_add_test(tcase, test_per_ip_limit);
     tcase_add_test(tcase, test_connection_limit);
+    tcase_add_test(tcase, test_tracing_header);
     tcase_add_test(tcase, test_error_reply);
     tcase_add_test(tcase, test_access_log);
     suite_add_tcase(suite, tcase);

@@ -204,6 +204,28 @@ START_TEST(values_are_written)
 }
 END_TEST
 
+START_TEST(long_keys_are_read_back)
+{
+    char key[2000];
+    struct trk_buf buf;
+    struct trk_err err = {0};
+    trk_buf_init(&buf, 40000);
+    for (size_t len = 100; len < sizeof(key); len += 100) {
+        json_auto_t *again = NULL;
+        memset(key, '\a', len); /* written as \u0007 */
+        key[len] = '\0';
+        json_auto_t *value = json_pack("{s:[{s:s,s:{s:i}}],s:s}", "list", key, "v", "k", key, 1,
+                                       key, "last");
+        trk_buf_reset(&buf);
+        ck_assert_int_eq(trk_yaml_dump(value, &buf), 0);
+        ck_assert_msg(trk_yaml_parse(buf.data, buf.len, "f", &again, &err) == 0, "%zu: %s", len,
+                      err.text);
+        ck_assert(json_equal(value, again));
+    }
+    trk_buf_fini(&buf);
+}
+END_TEST
+
 START_TEST(writing_keeps_the_cap)
 {
     json_auto_t *value = json_pack("{s:[s,s,s]}", "key", "one", "two", "three");
@@ -227,6 +249,7 @@ int main(void)
     tcase_add_test(tc, size_is_capped);
     tcase_add_test(tc, lines_are_told);
     tcase_add_loop_test(tc, values_are_written, 0, TRK_COUNT(dumped));
+    tcase_add_test(tc, long_keys_are_read_back);
     tcase_add_test(tc, writing_keeps_the_cap);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

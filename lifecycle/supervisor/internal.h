@@ -1,0 +1,54 @@
+/*
+ * internal.h - what the files of the supervisor share. One thread uses it all.
+ */
+#ifndef LIFECYCLE_SUPERVISOR_INTERNAL_H
+#define LIFECYCLE_SUPERVISOR_INTERNAL_H
+
+#include <pthread.h>
+#include <stdbool.h>
+
+#include "libtrack/http_client.h"
+#include "lifecycle/config.h"
+#include "lifecycle/infra/target.h"
+#include "lifecycle/lifecycle.h"
+#include "lifecycle/store/generation.h"
+
+/* A lost workload that is being brought back: when to try again. */
+struct revival {
+    char generation_id[40];
+    unsigned attempts;
+    int64_t next_ns;
+};
+
+struct supervisor {
+    struct lifecycle *lc;
+    pthread_t thread;
+    bool is_running;
+    pthread_mutex_t mutex; /* guards stop */
+    pthread_cond_t wake;
+    bool stop;
+    struct trk_pg_pool *leader_pool; /* one connection: its session holds the lock */
+    struct trk_pg *leader;
+    struct trk_http_client *client;
+    struct revival *revivals;
+    size_t revival_count;
+    char (*orphans)[40]; /* reported already */
+    size_t orphan_count;
+    int64_t next_usage_ns, next_clean_ns;
+    bool is_hurried; /* something is coming back: look again soon */
+    struct trk_metric *is_leader, *jobs_by_status, *orphan_gauge, *revived;
+};
+
+/* reconcile.c */
+void supervisor_reconcile(struct supervisor *s);
+/* revive.c: starts the generation's workload again from desired state, unless it is too early. */
+void supervisor_revive(struct supervisor *s, const struct infra_target *target,
+                       const struct generation *generation);
+void supervisor_forget_revival(struct supervisor *s, const char *generation_id);
+/* usage.c */
+void supervisor_count_jobs(struct supervisor *s);
+void supervisor_read_usage(struct supervisor *s); /* last_call_time from the jobs' metrics */
+void supervisor_clean(struct supervisor *s);
+bool supervisor_is_ready(struct supervisor *s, const char *address); /* GET /ready is 200 */
+
+#endif

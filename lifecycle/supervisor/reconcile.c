@@ -1,0 +1,308 @@
+/*
+ * reconcile.c - compares what should run (registry_jobgeneration) with what does (the targets).
+ *
+ * The targets are listed first and the rows read after: a workload without a row is then an orphan
+ * for sure, since rows are written before anything is started. A row without a workload is looked
+ * up once more before it counts as lost.
+ */
+#include <string.h>
+#include <talloc.h>
+
+#include "libtrack/log.h"
+#include "libtrack/mem.h"
+#include "lifecycle/domain/status.h"
+#include "lifecycle/infra/registry.h"
+#include "lifecycle/store/event.h"
+#include "lifecycle/store/job.h"
+#include "lifecycle/supervisor/internal.h"
+
+/* What one target reported. */
+struct listing {
+    const struct infra_target *target;
+    struct infra_observation *list;
+    size_t count;
+    bool is_known; /* false: it could not be listed, so nothing follows from it */
+};
+
+static void list_target(const struct infra_target *target, struct listing *ret)
+{
+    struct trk_err err = {0};
+    *ret = (struct listing){.target = target};
+    ret->is_known = target->list(target, &ret->list, &ret->count, &err) == 0;
+    if (!ret->is_known) {
+        trk_log_warn("an infrastructure target cannot be listed; its jobs are left as they are",
+                     "target", target->name, "error", err.text, NULL);
+    }
+}
+
+static const struct infra_observation *find_observation(const struct listing *listing,
+                                                        const char *id)
+{
+    for (size_t i = 0; i < listing->count; i++) {
+        if (strcmp(listing->list[i].generation_id, id) == 0) {
+            return &listing->list[i];
+        }
+    }
+    return NULL;
+}
+
+/* -- one serving generation -- */
+
+struct status_change {
+    void *mem;
+    const struct generation *generation;
+    const char *status, *error, *reason;
+    const char *address; /* a new one, or NULL */
+};
+
+static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
+{
+    struct status_change *c = ctx;
+    const struct generation *g = c->generation;
+    const char *current;
+    int rc = generation_store_lock_job(conn, c->mem, g, &current, err);
+    if (rc < 0 || current == NULL) {
+        return rc; /* in transition: whoever moves it says what it is */
+    }
+    if (c->address != NULL) {
+        rc = generation_store_move(conn, g, c->address, err);
+    }
+    if (rc == 0 && strcmp(current, c->status) != 0) {
+        return job_store_set_status(conn, g->job_name, g->job_version, c->status, c->error,
+                                    c->reason, err);
+    }
+    return rc == 0 && c->address != NULL
+               ? event_store_add(conn, EVENT_JOB_CHANGED, g->job_name, g->job_version, err)
+               : rc;
+}
+
+static void change(struct supervisor *s, struct status_change *c)
+{
+    struct trk_err err = {0};
+    const struct generation *g = c->generation;
+    c->mem = talloc_new(NULL);
+    if (trk_pg_transaction(s->lc->pool, do_change, c, &err) < 0) {
+        trk_log_warn("a job's state cannot be noted", "job", g->job_name, "version", g->job_version,
+                     "error", err.text, NULL);
+    } else {
+        trk_log_info("job state", "job", g->job_name, "version", g->job_version, "status",
+                     c->status, "reason", c->reason, "address", c->address, NULL);
+    }
+    talloc_free(c->mem);
+}
+
+static bool has_status(const struct generation *g, const char *status)
+{
+    return g->job_status != NULL && strcmp(g->job_status, status) == 0;
+}
+
+static void tend_running(struct supervisor *s, const struct generation *g,
+                         const struct infra_observation *seen)
+{
+    bool is_moved = seen->address[0] != '\0' &&
+                    (g->job_address == NULL || strcmp(g->job_address, seen->address) != 0);
+    bool is_back = !has_status(g, JOB_RUNNING);
+    if (!is_moved && !is_back) {
+        return;
+    }
+    if (is_back && !supervisor_is_ready(s, seen->address)) {
+        s->is_hurried = true;
+        return; /* it runs, but does not serve yet */
+    }
+    struct status_change c = {.generation = g,
+                              .status = JOB_RUNNING,
+                              .reason = is_back ? "it runs and answers again"
+                                                : "it was started again at another address",
+                              .address = is_moved ? seen->address : NULL};
+    supervisor_forget_revival(s, g->id);
+    change(s, &c);
+}
+
+static void tend_serving(struct supervisor *s, const struct listing *listing,
+                         const struct generation *g)
+{
+    const struct infra_observation *seen = find_observation(listing, g->id);
+    struct infra_observation fresh;
+    struct trk_err err = {0};
+    if (seen == NULL) {
+        int rc = listing->target->observe(listing->target, g->id, &fresh, &err);
+        if (rc < 0 && rc != TRK_NOT_FOUND) {
+            return; /* unknown, not gone */
+        }
+        seen = rc == 0 ? &fresh : NULL;
+    }
+    if (seen != NULL && seen->state == INFRA_RUNNING) {
+        tend_running(s, g, seen);
+    } else if (seen != NULL && (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED)) {
+        struct status_change c = {
+            .generation = g, .status = JOB_ERROR, .error = seen->reason, .reason = seen->reason};
+        s->is_hurried = true;
+        if (!has_status(g, JOB_ERROR)) {
+            change(s, &c);
+        }
+    } else if (seen == NULL || seen->state == INFRA_GONE) {
+        const char *reason = seen != NULL && seen->reason[0] != '\0'
+                                 ? seen->reason
+                                 : "its workload is gone from the infrastructure target";
+        struct status_change c = {
+            .generation = g, .status = JOB_LOST, .error = reason, .reason = reason};
+        if (!has_status(g, JOB_LOST)) {
+            change(s, &c);
+        }
+        if (s->lc->config->reconciliation_loop) {
+            supervisor_revive(s, listing->target, g);
+        }
+    }
+}
+
+/* -- generations on their way out -- */
+
+static void set_state(struct supervisor *s, const struct generation *g, const char *state)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct trk_err err = {0};
+    int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
+    if (rc == 0) {
+        rc = state != NULL ? generation_store_set(conn, g->id, state, NULL, &err)
+                           : generation_store_delete(conn, g->id, &err);
+    }
+    if (rc < 0) {
+        trk_log_warn("a generation's state cannot be noted", "generation", g->id, "error", err.text,
+                     NULL);
+    }
+}
+
+static void stop(struct supervisor *s, const struct infra_target *t, const struct generation *g)
+{
+    struct trk_err err = {0};
+    if (t->stop(t, g->id, s->lc->config->drain_grace_ms, &err) < 0) {
+        trk_log_warn("a generation cannot be stopped", "generation", g->id, "error", err.text,
+                     NULL);
+    }
+}
+
+static void tend_removing(struct supervisor *s, const struct infra_target *t,
+                          const struct generation *g)
+{
+    struct infra_observation seen;
+    struct trk_err err = {0};
+    int rc = t->observe(t, g->id, &seen, &err);
+    if (rc == 0 && seen.state != INFRA_GONE) {
+        stop(s, t, g); /* does nothing when that was asked before */
+        s->is_hurried = true;
+    } else if (rc == 0 || rc == TRK_NOT_FOUND) {
+        if (t->remove(t, g->id, &err) == 0) {
+            set_state(s, g, NULL);
+        } else {
+            trk_log_warn("a generation cannot be removed", "generation", g->id, "error", err.text,
+                         NULL);
+        }
+    }
+}
+
+static void tend(struct supervisor *s, const struct listing *listing, const struct generation *g)
+{
+    if (strcmp(g->state, GENERATION_SERVING) == 0) {
+        if (listing->is_known) {
+            tend_serving(s, listing, g);
+        }
+    } else if (strcmp(g->state, GENERATION_DRAINING) == 0) {
+        if (g->state_age_ms >= s->lc->config->drain_delay_ms) {
+            set_state(s, g, GENERATION_REMOVING);
+            stop(s, listing->target, g);
+            s->is_hurried = true;
+        }
+    } else if (strcmp(g->state, GENERATION_REMOVING) == 0) {
+        tend_removing(s, listing->target, g);
+    }
+}
+
+/* -- orphans -- */
+
+static bool is_in_rows(const struct generation *rows, size_t count, const char *id)
+{
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(rows[i].id, id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool was_reported(const struct supervisor *s, const char *id)
+{
+    for (size_t i = 0; i < s->orphan_count; i++) {
+        if (strcmp(s->orphans[i], id) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Counted and told, once each; never touched: somebody may know what they are for. */
+static void report_orphans(struct supervisor *s, const struct listing *listings,
+                           const struct generation *rows, size_t row_count)
+{
+    char(*orphans)[40] = NULL;
+    size_t count = 0;
+    for (size_t t = 0; t < s->lc->target_count; t++) {
+        for (size_t i = 0; i < listings[t].count; i++) {
+            const struct infra_observation *seen = &listings[t].list[i];
+            if (is_in_rows(rows, row_count, seen->generation_id)) {
+                continue;
+            }
+            orphans = trk_xrealloc(orphans, (count + 1) * sizeof(*orphans));
+            memcpy(orphans[count++], seen->generation_id, sizeof(*orphans));
+            if (!was_reported(s, seen->generation_id)) {
+                trk_log_warn("orphaned workload: no record knows it; it is left alone", "target",
+                             listings[t].target->name, "generation", seen->generation_id, "job",
+                             seen->job_name, "version", seen->job_version, NULL);
+            }
+        }
+    }
+    free(s->orphans);
+    s->orphans = orphans;
+    s->orphan_count = count;
+    trk_series_set(trk_metric_series(s->orphan_gauge, NULL), (double)count);
+}
+
+static int read_rows(struct supervisor *s, void *mem, struct generation **ret, size_t *ret_count)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct trk_err err = {0};
+    int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
+    rc = rc == 0 ? generation_store_retire_stray(conn, &err) : rc;
+    rc = rc == 0 ? generation_store_list(conn, mem, NULL, NULL, ret, ret_count, &err) : rc;
+    if (rc < 0) {
+        trk_log_warn("supervisor: the database cannot be read", "error", err.text, NULL);
+    }
+    return rc;
+}
+
+void supervisor_reconcile(struct supervisor *s)
+{
+    size_t target_count = s->lc->target_count, count = 0;
+    struct listing *listings = trk_xcalloc(target_count + 1, sizeof(*listings));
+    void *mem = talloc_new(NULL);
+    struct generation *rows;
+    for (size_t t = 0; t < target_count; t++) {
+        list_target(s->lc->targets[t], &listings[t]);
+    }
+    if (read_rows(s, mem, &rows, &count) == 0) {
+        for (size_t i = 0; i < count; i++) {
+            for (size_t t = 0; t < target_count; t++) {
+                if (strcmp(listings[t].target->name, rows[i].infrastructure_target) == 0) {
+                    tend(s, &listings[t], &rows[i]);
+                }
+            }
+        }
+        report_orphans(s, listings, rows, count);
+    }
+    for (size_t t = 0; t < target_count; t++) {
+        free(listings[t].list);
+    }
+    free(listings);
+    talloc_free(mem);
+}
