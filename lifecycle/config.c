@@ -1,5 +1,7 @@
 #include "lifecycle/config.h"
 
+#include <string.h>
+
 #include "libtrack/mem.h"
 #include "libtrack/profile.h"
 
@@ -151,7 +153,7 @@ static int check(const void *config, struct trk_err *err)
     int code = trk_profile_check(c->profile, c->http_addr, lifecycle_auth_key(c), err);
     int code2 = trk_profile_check_secret(c->profile, c->http_addr, lifecycle_secret_key(c),
                                          &second);
-    if (code2 < 0) {
+    if (code2 < 0 && (code == 0 || strcmp(err->text, second.text) != 0)) {
         code = code < 0 ? trk_err_append(err, "\n%s", second.text)
                         : trk_err_set(err, second.code, "%s", second.text);
     }
