@@ -89,13 +89,13 @@ static int reply_schema_faults(struct trk_request *req, const struct trk_faults 
     return http_reply_faults(req, details, err);
 }
 
-static int check_schema(struct trk_request *req, struct trk_err *err)
+static int check_schema(struct trk_request *req, bool is_empty, struct trk_err *err)
 {
     trk_autofree struct trk_faults *faults = trk_xcalloc(1, sizeof(*faults)); /* 50 KB: not on */
     if (trk_schema_check(req->match.route->schema, req->json, faults) == 0) { /* a small stack */
         return 0;
     }
-    if (req->body.len == 0) {
+    if (is_empty) {
         return http_reply_faults(
             req,
             json_pack("[o]", http_fault("missing", json_pack("[s]", "body"),
@@ -111,13 +111,15 @@ int http_body_end(struct trk_request *req, struct trk_err *err)
     if (route->schema == NULL) {
         return 0;
     }
-    if (req->body.len == 0) {
+    bool is_empty = req->body.len == 0;
+    if (is_empty) {
         req->json = json_null();
     } else if (trk_json_parse(req->body.data, req->body.len, &req->json, err) < 0) {
         return trk_err_wrap(err, "the request body is not valid JSON");
     }
+    trk_buf_fini(&req->body); /* a large one is not kept twice while the handler works */
     if (req->is_alias && req->server->options.alias_body != NULL) {
         req->json = req->server->options.alias_body(req, req->json);
     }
-    return check_schema(req, err);
+    return check_schema(req, is_empty, err);
 }

@@ -157,9 +157,10 @@ bool trk_req_query_bool(struct trk_request *req, const char *name, bool otherwis
 const char *trk_req_header(struct trk_request *req, const char *name); /* any case, or NULL */
 const char *trk_req_cookie(struct trk_request *req, const char *name); /* URL-decoded, or NULL */
 const char *trk_req_tracing_id(const struct trk_request *req);
-const char *trk_req_peer(const struct trk_request *req);                  /* "127.0.0.1" */
-const json_t *trk_req_json(const struct trk_request *req);                /* parsed body, or NULL */
-const void *trk_req_body(const struct trk_request *req, size_t *ret_len); /* raw body */
+const char *trk_req_peer(const struct trk_request *req);   /* "127.0.0.1" */
+const json_t *trk_req_json(const struct trk_request *req); /* parsed body, or NULL */
+const void *trk_req_body(const struct trk_request *req,
+                         size_t *ret_len); /* of RAW_BODY routes; of JSON ones it is gone */
 bool trk_req_is_alias(const struct trk_request *req);
 bool trk_req_is_disconnected(const struct trk_request *req);
 struct trk_http_server *trk_req_server(const struct trk_request *req);
