@@ -12,12 +12,12 @@
 #include "libtrack/config.h"
 
 struct pub_config {
-    char *addr, *service_name, *state, *profile;
+    char *addr, *service_name, *state, *profile, *log_level;
     char *lifecycle_url, *lifecycle_auth_token;
     char *tracing_header, *caller_header;
     char *forward_protocol;
     int64_t port, threads;
-    bool auth_required, auth_debug;
+    bool auth_required, auth_debug, log_structured;
     int64_t cache_ttl_min_s, cache_ttl_max_s, cache_entries;
     int64_t connection_max;
     int64_t header_timeout_ms, keepalive_timeout_ms, idle_timeout_ms, tunnel_timeout_ms;
