@@ -9,6 +9,19 @@
 #include "pub/client.h"
 #include "pub/text.h"
 
+/* Does the call wait for the client, to send or to take? */
+static bool waits_for_client(const struct pub_client *c)
+{
+    return c->to_client.bytes != NULL || pub_flow_pending(&c->out) > 0 ||
+           (c->can_send && !c->in.is_done && c->up->is_writable);
+}
+
+static void arm(struct pub_client *c)
+{
+    const struct pub_config *config = c->worker->shared->config;
+    pub_client_arm(c, waits_for_client(c) ? config->idle_timeout_ms : config->response_timeout_ms);
+}
+
 static void too_long(struct pub_client *c)
 {
     pub_stat(&c->worker->stats, PUB_BAD_REQUESTS);
@@ -60,7 +73,7 @@ void pub_exchange_begin(struct pub_client *c)
     if (c->wants_continue && !c->in.is_done) {
         send_continue(c);
     }
-    pub_client_arm(c, w->shared->config->response_timeout_ms);
+    arm(c);
 }
 
 /* -- request -- */
@@ -343,15 +356,6 @@ static bool pump_answer(struct pub_client *c)
     return progress;
 }
 
-/* Whom the call waits for says how long. */
-static void arm(struct pub_client *c)
-{
-    const struct pub_config *config = c->worker->shared->config;
-    bool is_client = c->to_client.bytes != NULL || pub_flow_pending(&c->out) > 0 ||
-                     (c->can_send && !c->in.is_done && c->up->is_writable);
-    pub_client_arm(c, is_client ? config->idle_timeout_ms : config->response_timeout_ms);
-}
-
 bool pub_exchange_step(struct pub_client *c)
 {
     if ((c->has_fin || c->has_error) && pub_client_is_gone(c)) {
@@ -380,8 +384,7 @@ bool pub_exchange_step(struct pub_client *c)
 void pub_exchange_timeout(struct pub_client *c)
 {
     struct pub_worker *w = c->worker;
-    bool client_is_slow = c->to_client.bytes != NULL || pub_flow_pending(&c->out) > 0 ||
-                          (c->can_send && !c->in.is_done && c->up->is_writable);
+    bool client_is_slow = waits_for_client(c);
     if (c->has_response) {
         pub_stat(&w->stats, PUB_ERRORS);
         pub_stat(&w->stats, client_is_slow ? PUB_CANCELED : PUB_DEADLINE);

@@ -38,6 +38,7 @@ static void metrics(struct pub_client *c)
     struct trk_buf buf;
     trk_buf_init(&buf, METRICS_MAX);
     pub_stats_render(all, shared->worker_count, &gauges, &buf);
+    (void)trk_metrics_render(shared->metrics, &buf);
     pub_reply(c, buf.failed ? 500 : 200, "text/plain; version=0.0.4; charset=utf-8", buf.data,
               buf.len);
     trk_buf_fini(&buf);

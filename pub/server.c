@@ -48,13 +48,15 @@ static void peer_text(const struct sockaddr_storage *addr, char out[INET6_ADDRST
 
 static void reject(struct pub_worker *w, int fd)
 {
-    static const char answer[] = "HTTP/1.1 503 Service Unavailable\r\n"
-                                 "Content-Type: application/json\r\nContent-Length: 56\r\n"
-                                 "Retry-After: 1\r\nConnection: close\r\n\r\n"
-                                 "{\"error\":\"Overloaded: too many connections, retry later\"}";
+    static const char body[] = "{\"error\":\"Overloaded: too many connections, retry later\"}\n";
+    char answer[512];
+    int len = snprintf(answer, sizeof(answer),
+                       "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n"
+                       "Content-Length: %zu\r\nRetry-After: 1\r\nConnection: close\r\n\r\n%s",
+                       sizeof(body) - 1, body);
     char drop[4096];
     (void)recv(fd, drop, sizeof(drop), MSG_DONTWAIT);
-    (void)send(fd, answer, sizeof(answer) - 1, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)send(fd, answer, (size_t)len, MSG_NOSIGNAL | MSG_DONTWAIT);
     (void)close(fd);
     pub_stat(&w->stats, PUB_REJECTED);
 }
@@ -244,6 +246,7 @@ static int init_shared(struct pub_shared *shared, const struct pub_config *confi
         return err->code;
     }
     randombytes_buf(shared->tag_key, sizeof(shared->tag_key));
+    shared->metrics = trk_metrics_new();
     shared->worker_count = thread_count(config);
     shared->workers = trk_xcalloc(shared->worker_count, sizeof(shared->workers[0]));
     for (size_t i = 0; i < shared->worker_count; i++) {
@@ -279,6 +282,7 @@ static void free_server(struct pub_server *server)
         fini_worker(&server->shared.workers[i]);
     }
     free(server->shared.workers);
+    trk_metrics_free(server->shared.metrics);
     free(server);
 }
 

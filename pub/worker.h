@@ -7,6 +7,7 @@
 
 #include <stdatomic.h>
 
+#include "libtrack/metrics.h"
 #include "pub/config.h"
 #include "pub/decision.h"
 #include "pub/loop.h"
@@ -27,6 +28,7 @@ struct pub_shared {
     const char *internal_token;                 /* "" when there is none */
     char tracing_header[64], caller_header[64]; /* lower case */
     unsigned char tag_key[PUB_TAG_KEY_SIZE];
+    struct trk_metrics *metrics; /* of the process; calls are counted by each worker */
     atomic_int client_count;
     atomic_bool is_stream_open;
     size_t worker_count;

@@ -1,0 +1,1041 @@
+"""pub alone, between a fake lifecycle and fake jobs (pub_fakes.py)."""
+
+import re
+import socket
+import threading
+import time
+
+import pytest
+from pub_fakes import Job, Lifecycle, Pub, Wire, request, wait_until
+
+CALL = "/pub/job/adder/latest/api/v1/perform"
+
+
+@pytest.fixture
+def lifecycle():
+    server = Lifecycle()
+    yield server
+    server.open.set()
+    server.close()
+
+
+@pytest.fixture
+def make_job():
+    jobs = []
+
+    def make(handler=None, **kwargs):
+        jobs.append(Job(handler, **kwargs))
+        return jobs[-1]
+
+    yield make
+    for job in jobs:
+        job.close()
+
+
+@pytest.fixture
+def job(lifecycle, make_job):
+    job = make_job()
+    lifecycle.add("adder", job)
+    return job
+
+
+@pytest.fixture
+def make_pub(lifecycle, tmp_path):
+    made = []
+
+    def make(**env):
+        made.append(Pub(lifecycle, tmp_path, **env))
+        made[-1].wait_for_stream()
+        return made[-1]
+
+    yield make
+    for pub in made:
+        code = pub.stop()
+        assert code == 0, pub.log()
+        assert "ERROR: " not in pub.log() and "runtime error" not in pub.log(), pub.log()
+
+
+@pytest.fixture
+def pub(make_pub, job):
+    return make_pub()
+
+
+def reads_it_all(wire, n):
+    return wire.read_exactly(n)
+
+
+# -- forwarding --
+
+
+def test_call_reaches_the_job_with_our_headers(pub, job):
+    answer = pub.call(
+        CALL + "?a=1&b=%2F",
+        "POST",
+        body=b'{"numbers": [40, 2]}',
+        headers="X-Request-Tracing-Id: trace-1\r\nX-Caller-Name: root\r\nx_caller_name: root\r\n"
+        "X-Forwarded-For: 10.1.1.1\r\nX-Custom: kept\r\n",
+    )
+    assert answer.status == 200
+    assert answer.headers["x-request-tracing-id"] == "trace-1"
+    seen = answer.json()
+    assert seen["line"] == "POST /pub/job/adder/0.0.1/api/v1/perform?a=1&b=%2F HTTP/1.1"
+    assert seen["body"] == '{"numbers": [40, 2]}'
+    headers = seen["headers"]
+    assert headers["host"] == "gateway.test"
+    assert headers["x-forwarded-host"] == "gateway.test"
+    assert headers["x-forwarded-for"] == "10.1.1.1, 127.0.0.1"
+    assert headers["x-caller-name"] == "ESC tester"
+    assert headers["x-request-tracing-id"] == "trace-1"
+    assert headers["x-racetrack-auth"] == "secret-token"
+    assert headers["x-custom"] == "kept"
+    assert "x_caller_name" not in headers and "connection" not in headers
+
+
+def test_hop_by_hop_headers_end_here(pub):
+    answer = pub.call(
+        CALL,
+        headers="Connection: X-Secret, keep-alive\r\nX-Secret: 1\r\nKeep-Alive: 5\r\nTE: trailers\r\n"
+        "Proxy-Connection: x\r\nProxy-Authorization: x\r\nUpgrade: h2c\r\n",
+    )
+    names = answer.json()["headers"]
+    assert not {"x-secret", "keep-alive", "te", "proxy-connection", "proxy-authorization", "upgrade"} & names.keys()
+
+
+def test_tracing_id_is_made_when_missing_or_odd(pub):
+    uuid4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+    first, second = (pub.call(CALL).headers["x-request-tracing-id"] for _ in range(2))
+    assert re.fullmatch(uuid4, first) and first != second
+    odd = pub.call(CALL, headers="X-Request-Tracing-Id: " + "x" * 200 + "\r\n")
+    assert re.fullmatch(uuid4, odd.headers["x-request-tracing-id"])
+
+
+@pytest.mark.parametrize("prefix", ["/job", "/pub/job", "/fatman", "/pub/fatman", "/p%75b/j%6fb"])
+def test_every_mount_leads_to_the_job(pub, prefix):
+    answer = pub.call(f"{prefix}/adder/1.x/docs")
+    assert answer.json()["line"] == "GET /pub/job/adder/0.0.1/docs HTTP/1.1"
+
+
+@pytest.mark.parametrize("path", ["", "/", "//a//b/", "/a%2Fb", "/caf%C3%A9", "/a?x=../..", "/a;b=c", "/...", "/.hidden"])
+def test_path_is_forwarded_as_sent(pub, path):
+    line = pub.call("/pub/job/adder/latest" + path).json()["line"]
+    assert line == f"GET /pub/job/adder/0.0.1{path} HTTP/1.1"
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/..", "/a/../b", "/%2e%2e/x", "/a/%2E", "/a%2F..%2Fb", "/a%2f%2e%2e", "/a%5Cb", "/a\\b", "/%00", "/%zz", "/%2", "/a%0d%0ab"],
+)
+def test_ambiguous_path_is_refused(pub, job, lifecycle, path):
+    answer = pub.call("/pub/job/adder/latest" + path)
+    assert answer.status == 400
+    assert answer.json()["error"].startswith("Proxy request error: the path has")
+    assert not lifecycle.calls and not job.requests
+
+
+@pytest.mark.parametrize("path", ["/", "/pub", "/pub/job", "/pub/job/adder", "/nothing/here", "/pub/job//latest/x", "/live/x"])
+def test_unknown_path_says_what_there_is(pub, path):
+    answer = pub.call(path)
+    assert answer.status == 404
+    assert "/pub/job/{name}/{version}" in answer.json()["error"]
+    assert answer.json()["requestId"] == answer.headers["x-request-tracing-id"]
+
+
+def test_probes(pub):
+    for prefix in ("", "/pub"):
+        assert pub.call(prefix + "/live").json() == {"live": True}
+        assert pub.call(prefix + "/ready").json() == {"ready": True}
+        health = pub.call(prefix + "/health").json()
+        assert (health["service"], health["status"], health["auth_required"]) == ("pub", "pass", True)
+    assert pub.call("/live", "HEAD").body == b""
+
+
+def test_jobs_own_answers_pass_unchanged(lifecycle, make_job, make_pub):
+    statuses = iter(["404 Gone Fishing", "500 Oops", "418 I'm a teapot", "204 No Content"])
+
+    def handler(wire, _request):
+        status = next(statuses)
+        if status.startswith("204"):
+            wire.send(f"HTTP/1.1 {status}\r\nX-Own: 1\r\n\r\n")
+        else:
+            Job.reply(wire, b"own words", status, "X-Own: 1\r\nSet-Cookie: a=b\r\nSet-Cookie: c=d\r\n")
+
+    lifecycle.add("adder", make_job(handler))
+    pub = make_pub()
+    with pub.wire() as wire:
+        for status in (404, 500, 418):
+            answer = wire.send(request(CALL)).answer()
+            assert (answer.status, answer.body, answer.headers["x-own"]) == (status, b"own words", "1")
+            assert answer.headers["set-cookie"] == "a=b, c=d"
+        assert wire.send(request(CALL)).answer().status == 204
+        assert wire.send(request("/live", "GET")).answer().status == 200
+
+
+def test_location_of_the_job_becomes_relative(lifecycle, make_job, make_pub):
+    locations = ["http://{job}/pub/job/adder/0.0.1/docs?x=1", "http://gateway.test", "https://other.test/x", "/relative"]
+
+    def handler(wire, request):
+        n = int(request.target[-1])
+        Job.reply(wire, b"", "307 Moved", f"Location: {locations[n].format(job=job.address)}\r\n")
+
+    job = make_job(handler)
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    seen = [pub.call(f"{CALL}/{n}").headers["location"] for n in range(4)]
+    assert seen == ["/pub/job/adder/0.0.1/docs?x=1", "/", "https://other.test/x", "/relative"]
+
+
+# -- connections --
+
+
+def test_connections_are_kept_on_both_sides(pub, job):
+    with pub.wire() as wire:
+        for i in range(20):
+            assert wire.send(request(CALL, body=b"x" * i)).answer().json()["body"] == "x" * i
+    assert job.accepted == 1
+
+
+def test_pipelined_requests_are_answered_in_order(pub):
+    with pub.wire() as wire:
+        wire.send(b"".join(request(f"{CALL}/{i}", body=b"b%d" % i) for i in range(50)))
+        for i in range(50):
+            answer = wire.answer().json()
+            assert answer["body"] == f"b{i}" and f"/{i} " in answer["line"]
+
+
+def test_pipelined_requests_then_end_of_input(pub):
+    with pub.wire() as wire:
+        wire.send(request(CALL, body=b"1") + request(CALL, body=b"2", headers="Connection: close\r\n"))
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert [wire.answer().json()["body"] for _ in range(2)] == ["1", "2"]
+        assert wire.is_closed()
+
+
+def test_http10(lifecycle, make_job, make_pub):
+    def handler(wire, _request):
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n4;x=y\r\ndefg\r\n0\r\nT: 1\r\n\r\n")
+
+    lifecycle.add("adder", make_job(handler))
+    pub = make_pub()
+    with pub.wire() as wire:
+        wire.send(f"GET {CALL} HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
+        line, headers = wire.read_head()
+        assert "transfer-encoding" not in headers and headers["connection"] == "close"
+        assert wire.read_to_end() == b"abcdefg"
+    with pub.wire() as wire:
+        for _ in range(2):
+            answer = wire.send("GET /live HTTP/1.0\r\nConnection: keep-alive\r\n\r\n").answer()
+            assert answer.headers["connection"] == "keep-alive"
+        wire.send("GET /live HTTP/1.0\r\n\r\n")
+        assert wire.answer().status == 200 and wire.is_closed()
+
+
+def test_head_has_no_body(lifecycle, make_job, make_pub):
+    lifecycle.add("adder", make_job(lambda wire, _: wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1234\r\n\r\n")))
+    pub = make_pub()
+    with pub.wire() as wire:
+        for _ in range(3):
+            answer = wire.send(request(CALL, "HEAD")).answer(head_only=True)
+            assert answer.headers["content-length"] == "1234"
+        assert wire.send(request("/live", "GET")).answer().status == 200
+
+
+def test_chunked_request_and_trailers(pub, job):
+    with pub.wire() as wire:
+        wire.send(request(CALL, headers="Transfer-Encoding: chunked\r\n"))
+        wire.send("3\r\nabc\r\n3;ext=1\r\ndef\r\n0\r\nX-Caller-Name: root\r\n\r\n" + request("/live", "GET").decode())
+        answer = wire.answer().json()
+        assert answer["body"] == "abcdef"
+        assert answer["headers"]["transfer-encoding"] == "chunked" and "content-length" not in answer["headers"]
+        assert wire.answer().json() == {"live": True}
+        # The trailer must not be left over for the job's next request.
+        assert wire.send(request(CALL, body=b"next")).answer().json()["body"] == "next"
+    assert job.accepted == 1 and not job.errors
+
+
+def test_chunked_request_byte_by_byte(pub):
+    with pub.wire() as wire:
+        for byte in request(CALL, headers="Transfer-Encoding: chunked\r\n") + b"5\r\nhello\r\nA\r\n0123456789\r\n0\r\n\r\n":
+            wire.send(bytes([byte]))
+        assert wire.answer().json()["body"] == "hello0123456789"
+
+
+def test_answer_until_close_is_passed_on(lifecycle, make_job, make_pub):
+    def handler(wire, _request):
+        wire.send("HTTP/1.0 200 OK\r\n\r\n" + "y" * 100000)
+        return False
+
+    lifecycle.add("adder", make_job(handler))
+    answer = make_pub().call(CALL)
+    assert answer.body == b"y" * 100000 and answer.headers["connection"] == "close"
+
+
+def test_interim_answers_are_not_taken_for_the_answer(lifecycle, make_job, make_pub):
+    def handler(wire, _request):
+        wire.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n")
+        Job.reply(wire, b"final")
+
+    lifecycle.add("adder", make_job(handler))
+    assert make_pub().call(CALL).body == b"final"
+
+
+def test_expect_100_continue(pub, job, lifecycle):
+    with pub.wire() as wire:
+        wire.send(request(CALL, headers="Expect: 100-continue\r\nContent-Length: 5\r\n"))
+        assert wire.read_until(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        answer = wire.send("hello").answer()
+        assert answer.json()["body"] == "hello" and "expect" not in answer.json()["headers"]
+    lifecycle.rule = lambda *_: (401, {"error": "no"})
+    with pub.wire() as wire:
+        wire.send(request(CALL, token="other", headers="Expect: 100-continue\r\nContent-Length: 5\r\n"))
+        answer = wire.answer()
+        assert answer.status == 401 and answer.headers["connection"] == "close"
+
+
+# -- streaming --
+
+
+def test_answer_is_streamed(lifecycle, make_job, make_pub):
+    go_on = threading.Event()
+
+    def handler(wire, _request):
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nfirst\r\n")
+        assert go_on.wait(10)
+        wire.send("6\r\nsecond\r\n0\r\n\r\n")
+
+    lifecycle.add("adder", make_job(handler))
+    with make_pub().wire() as wire:
+        wire.send(request(CALL)).read_head()
+        assert wire.read_chunk() == b"first"
+        go_on.set()
+        assert wire.read_chunk() == b"second" and wire.read_chunk() == b""
+
+
+def test_request_is_streamed(lifecycle, make_job, make_pub):
+    seen = threading.Event()
+
+    def handler(wire, _request):
+        assert wire.read_exactly(5) == b"first"
+        seen.set()
+        assert wire.read_exactly(6) == b"second"
+        Job.reply(wire, b"ok")
+
+    lifecycle.add("adder", make_job(handler, reads_body=False))
+    with make_pub().wire() as wire:
+        wire.send(request(CALL, headers="Content-Length: 11\r\n") + b"first")
+        assert seen.wait(10), "the first half did not reach the job before the second was sent"
+        assert wire.send("second").answer().body == b"ok"
+
+
+def test_large_bodies_both_ways_in_bounded_memory(lifecycle, make_job, make_pub):
+    size = 64 * 1024 * 1024
+    piece = bytes(range(256)) * 1024
+
+    def handler(wire, _request):
+        wire.send(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n")
+        left = size
+        while left > 0:  # an echo without storing
+            data = wire.read_exactly(min(left, len(piece)))
+            assert data == piece
+            wire.send(data)
+            left -= len(data)
+
+    job = make_job(handler, reads_body=False)
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    before = rss_kb(pub)
+    with pub.wire(timeout=60) as wire:
+
+        def send_body():
+            for _ in range(size // len(piece)):
+                wire.send(piece)
+
+        wire.send(request(CALL, headers=f"Content-Length: {size}\r\n"))
+        sender = threading.Thread(target=send_body)
+        sender.start()
+        wire.read_head()
+        for _ in range(size // len(piece)):
+            assert wire.read_exactly(len(piece)) == piece
+        sender.join()
+    assert not job.errors
+    assert rss_kb(pub) - before < 4096
+
+
+def rss_kb(pub):
+    with open(f"/proc/{pub.process.pid}/status") as status:
+        return int(re.search(r"VmRSS:\s+(\d+)", status.read())[1])
+
+
+def test_client_that_does_not_read_holds_the_job_back(lifecycle, make_job, make_pub):
+    sent = []
+
+    def handler(wire, _request):
+        wire.send("HTTP/1.1 200 OK\r\nContent-Length: 1073741824\r\n\r\n")
+        for _ in range(1024):
+            wire.send(b"z" * 1048576)
+            sent.append(1)
+
+    lifecycle.add("adder", make_job(handler))
+    pub = make_pub()
+    before = rss_kb(pub)
+    with pub.wire() as wire:
+        wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        wire.send(request(CALL)).read_head()
+        settled = wait_until(lambda: stable(lambda: len(sent)), "the job to be held back")
+        assert settled < 64, "pub took megabytes that nobody read"
+        assert rss_kb(pub) - before < 4096
+
+
+def stable(read):
+    """The value, once it has been the same for 0.5 s; else None."""
+    value = read()
+    end = time.monotonic() + 0.5
+    while time.monotonic() < end:
+        if read() != value:
+            return None
+        time.sleep(0.05)
+    return value or 1
+
+
+def test_early_answer_to_an_unfinished_request(lifecycle, make_job, make_pub):
+    def handler(wire, _request):
+        Job.reply(wire, b"too large", "413 Content Too Large", "Connection: close\r\n")
+        return False
+
+    lifecycle.add("adder", make_job(handler, reads_body=False))
+    with make_pub().wire() as wire:
+        wire.send(request(CALL, headers="Content-Length: 100000000\r\n") + b"x" * 1000)
+        answer = wire.answer()
+        assert (answer.status, answer.body) == (413, b"too large")
+        assert answer.headers["connection"] == "close"
+
+
+# -- authorisation --
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        "X-Racetrack-Auth: tok/en=\r\nX-Racetrack-Esc-Auth: other\r\nCookie: X-Racetrack-Auth=other\r\n",
+        "Cookie: a=b; X-Racetrack-Auth=tok%2Fen%3D; c=d\r\nX-Racetrack-Esc-Auth: other\r\n",
+        "X-Racetrack-Esc-Auth: tok/en=\r\nX-Racetrack-User-Auth: other\r\n",
+        "X-Racetrack-User-Auth: tok/en=\r\n",
+    ],
+)
+def test_token_is_found(pub, lifecycle, headers):
+    assert pub.call(CALL, token=None, headers=headers).status == 200
+    assert lifecycle.calls == [("adder", "latest", "api/v1/perform", "tok/en=")]
+
+
+def test_cookie_cannot_smuggle_a_header_into_the_question(pub, lifecycle):
+    answer = pub.call(CALL, token=None, headers="Cookie: X-Racetrack-Auth=a%0d%0aX-Evil:%201\r\n")
+    assert answer.status == 401 and not lifecycle.calls
+
+
+def test_refusals_have_their_shapes(pub, lifecycle, job):
+    def rule(name, _version, _path, token):
+        return {
+            None: (401, {"error": "no token"}),
+            "forbidden": (403, {"error": "ESC x may not call_job adder"}),
+            "maintenance": (503, {"error": "Racetrack is in maintenance mode"}),
+            "crash": (500, {"error": "secret SQL"}),
+        }.get(token)
+
+    lifecycle.rule = rule
+    missing = pub.call(CALL, token=None)
+    assert missing.status == 401
+    assert missing.json() == {
+        "error": "Proxy request error: Unauthenticated",
+        "requestId": missing.headers["x-request-tracing-id"],
+    }
+    forbidden = pub.call(CALL, token="forbidden")
+    assert forbidden.status == 403
+    assert forbidden.json()["error"] == "Proxy request error: Forbidden: ESC x may not call_job adder"
+    unknown = pub.call("/pub/job/unknown/latest/x")
+    assert unknown.status == 404
+    assert unknown.json()["error"] == "Proxy request error: Job was not found: Not found job with name: 'unknown'"
+    maintenance = pub.call(CALL, token="maintenance")
+    assert maintenance.status == 503 and maintenance.headers["retry-after"] == "1"
+    assert maintenance.json()["error"] == "Proxy request error: Racetrack is in maintenance mode"
+    crash = pub.call(CALL, token="crash")
+    assert crash.status == 500 and "SQL" not in crash.body.decode()
+    assert pub.metric("pub_auth_failed") == 2
+    assert not job.requests
+
+
+def test_auth_debug_says_why(make_pub, lifecycle, job):
+    lifecycle.rule = lambda *_: (401, {"error": "token expired"})
+    assert make_pub(AUTH_DEBUG="true").call(CALL).json()["error"] == "Proxy request error: Unauthenticated: token expired"
+
+
+def test_decision_is_reused_for_every_path(pub, lifecycle):
+    for i in range(5):
+        assert pub.call(f"{CALL}/{i}").status == 200
+    assert len(lifecycle.calls) == 1
+    assert pub.call(CALL, token="another").status == 200
+    assert pub.call("/pub/job/adder/1.x/x").status == 200
+    assert len(lifecycle.calls) == 3
+    assert pub.metric("pub_lifecycle_cache_retrieved_responses") == 4
+
+
+def test_exact_decision_holds_for_its_path_only(pub, lifecycle):
+    lifecycle.any_path = False
+    lifecycle.rule = lambda _n, _v, path, _t: None if path.startswith("public") else (401, {"error": "no"})
+    base = "/pub/job/adder/latest"
+    assert [pub.call(base + p, token=None).status for p in ("/public", "/public", "/public/a", "/private")] == [200, 200, 200, 401]
+    assert [call[2] for call in lifecycle.calls] == ["public", "public/a", "private"]
+    assert pub.call(base + "//public", token=None).status == 200
+    assert pub.call(base + "/public%2Fa", token=None).status == 200
+    assert len(lifecycle.calls) == 3
+
+
+def test_equal_questions_are_asked_once(pub, lifecycle):
+    lifecycle.open.clear()
+    wires = [pub.wire().send(request(CALL)) for _ in range(40)]
+    wait_until(lambda: lifecycle.calls, "the question")
+    other = pub.call("/live")  # the loop goes on meanwhile
+    assert other.status == 200
+    wait_until(lambda: pub.metric("pub_connections") >= 40, "all clients to be taken")
+    lifecycle.open.set()
+    assert [wire.answer().status for wire in wires] == [200] * 40
+    assert len(lifecycle.calls) == 1
+    for wire in wires:
+        wire.close()
+
+
+@pytest.mark.parametrize("event", ["permission_changed", "token_changed", "settings_changed"])
+def test_revoked_permission_takes_effect_within_a_second(make_pub, lifecycle, job, event):
+    pub = make_pub(PUB_THREADS=2)
+    assert all(pub.call(CALL).status == 200 for _ in range(10))
+    lifecycle.rule = lambda *_: (403, {"error": "revoked"})
+    assert pub.call(CALL).status in (200, 403)
+    lifecycle.push(event)
+    wait_until(lambda: all(pub.call(CALL).status == 403 for _ in range(10)), "the revocation", 1.0)
+
+
+def test_event_of_one_job_leaves_the_others(pub, lifecycle, job):
+    lifecycle.add("other", job)
+    assert pub.call(CALL).status == 200 and pub.call("/pub/job/other/latest/x").status == 200
+    lifecycle.push("job_changed", job_name="adder", job_version="0.0.1")
+    wait_until(lambda: pub.call(CALL).status == 200 and len(lifecycle.calls) == 3, "adder to be asked for again", 1.0)
+    assert pub.call("/pub/job/other/latest/x").status == 200
+    assert [call[0] for call in lifecycle.calls] == ["adder", "other", "adder"]
+
+
+def test_answer_overtaken_by_an_event_is_not_kept(pub, lifecycle):
+    lifecycle.open.clear()
+    with pub.wire() as wire:
+        wire.send(request(CALL))
+        wait_until(lambda: lifecycle.calls, "the question")
+        events = pub.metric("pub_lifecycle_events")
+        lifecycle.push("permission_changed")
+        wait_until(lambda: pub.metric("pub_lifecycle_events") > events, "the event")
+        lifecycle.open.set()
+        assert wire.answer().status == 200
+    pub.call(CALL)
+    assert len(lifecycle.calls) == 2
+
+
+def test_stream_resumes_and_decisions_expire_soon_without_it(pub, lifecycle):
+    assert pub.call(CALL).status == 200
+    lifecycle.push("job_changed", job_name="unrelated", job_version="1")
+    last = lifecycle.event_id
+    wait_until(lambda: pub.metric("pub_lifecycle_events") == 2, "the event")
+    lifecycle.accept_streams = False
+    lifecycle.end_streams()
+    wait_until(lambda: pub.metric("pub_lifecycle_event_stream_up") == 0, "the loss to be noticed")
+    wait_until(lambda: pub.call(CALL).status == 200 and len(lifecycle.calls) >= 2, "the decision to be asked for again")
+    lifecycle.accept_streams = True
+    pub.wait_for_stream()
+    assert lifecycle.stream_requests[-1]["last-event-id"] == str(last)
+    assert lifecycle.stream_requests[-1]["x-racetrack-auth"].count(".") == 2
+
+
+def test_lifecycle_away_known_callers_go_on(make_pub, lifecycle, job):
+    pub = make_pub(LIFECYCLE_CACHE_TTL_MIN=0)
+    assert pub.call(CALL).status == 200
+    port = lifecycle.port
+    lifecycle.close()
+    for _ in range(5):
+        assert pub.call(CALL).status == 200
+    unknown = pub.call(CALL, token="never-seen")
+    assert unknown.status == 500
+    assert unknown.json()["error"].startswith("Proxy request error: Lifecycle is not available")
+    assert pub.metric("pub_lifecycle_cache_recovered_failed_responses") >= 5
+    assert pub.metric("pub_lifecycle_event_stream_up") == 0
+    # Back, and it says no: that counts.
+    lifecycle.rule = lambda *_: (401, {"error": "revoked meanwhile"})
+    lifecycle.listen(port)
+    wait_until(lambda: pub.call(CALL).status == 401, "the definite no")
+
+
+def test_lifecycle_errors_and_hangs_do_not_stop_known_callers(make_pub, lifecycle, job):
+    pub = make_pub(LIFECYCLE_CACHE_TTL_MIN=0)
+    assert pub.call(CALL).status == 200
+    lifecycle.rule = lambda *_: (503, {"error": "database away"})
+    assert pub.call(CALL).status == 200
+    lifecycle.open.clear()
+    wait_until(lambda: pub.call(CALL).status == 200 and len(lifecycle.calls) >= 3, "a question that hangs")
+    started = time.monotonic()
+    assert pub.call(CALL).status == 200
+    assert time.monotonic() - started < 5
+    lifecycle.open.set()
+
+
+def test_stale_decision_ends_at_its_last_age(make_pub, lifecycle, job):
+    pub = make_pub(LIFECYCLE_CACHE_TTL_MIN=0, LIFECYCLE_CACHE_TTL_MAX=1)
+    assert pub.call(CALL).status == 200
+    lifecycle.rule = lambda *_: (500, {"error": "broken"})
+    wait_until(lambda: pub.call(CALL).status == 500, "the decision to be too old")
+
+
+# -- jobs that move, break, hang --
+
+
+def test_redeploy_without_a_failed_call(pub, lifecycle, job, make_job):
+    statuses, stop = [], threading.Event()
+
+    def caller():
+        with pub.wire() as wire:
+            while not stop.is_set():
+                statuses.append(wire.send(request(CALL, body=b"x")).answer().status)
+
+    callers = [threading.Thread(target=caller) for _ in range(4)]
+    for thread in callers:
+        thread.start()
+    old = job
+    for round_number in range(3):
+        wait_until(lambda: len(old.requests) > 20, "calls")
+        new = make_job()
+        lifecycle.add("adder", new, version=f"0.0.{round_number + 2}")
+        lifecycle.push("job_changed", job_name="adder", job_version="0.0.1")
+        wait_until(lambda: len(new.requests) > 20, "calls of the new one", 1.0)
+        old.close()
+        old = new
+    stop.set()
+    for thread in callers:
+        thread.join()
+    assert set(statuses) == {200}
+
+
+def test_refused_connection_is_asked_about_once_more(pub, lifecycle, job, make_job):
+    assert pub.call(CALL, "POST", body=b"1").status == 200
+    job.close()
+    new = make_job()
+    lifecycle.add("adder", new)  # moved, and no event says so
+    answer = pub.call(CALL, "POST", body=b"2")
+    assert answer.status == 200 and answer.json()["body"] == "2"
+    assert len(lifecycle.calls) == 2
+
+
+def test_dead_job(pub, lifecycle, job):
+    job.close()
+    answer = pub.call(CALL)
+    assert answer.status == 502
+    value = answer.json()
+    assert value.pop("error").startswith("Reverse proxy error: connection refused to a target job (job may be dead)")
+    assert value == {
+        "jobName": "adder",
+        "jobVersion": "0.0.1",
+        "jobStatus": "running",
+        "requestId": answer.headers["x-request-tracing-id"],
+        "caller": "ESC tester",
+    }
+    assert len(lifecycle.calls) == 2
+    assert pub.metric("pub_job_proxy_connection_refused_errors") == 1
+
+
+def test_job_that_dies_in_a_call(lifecycle, make_job, make_pub):
+    lifecycle.add("adder", make_job(lambda wire, _: False))
+    pub = make_pub()
+    answer = pub.call(CALL, "POST", body=b"x")
+    assert answer.status == 502
+    assert answer.json()["error"] == "Reverse proxy error: connection broken to a target job (job may have died): EOF"
+    assert pub.metric("pub_job_proxy_connection_broken_errors") == 1
+
+
+def test_job_that_dies_in_its_answer_is_not_mistaken_for_a_whole_one(lifecycle, make_job, make_pub):
+    heads = {
+        "/length": "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart",
+        "/chunks": "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n",
+    }
+
+    def handler(wire, request):
+        wire.send(heads[request.target.removeprefix("/pub/job/adder/0.0.1")])
+        return False
+
+    lifecycle.add("adder", make_job(handler))
+    pub = make_pub()
+    for path in heads:
+        with pub.wire() as wire:
+            wire.send(request("/pub/job/adder/latest" + path, "GET"))
+            with pytest.raises((EOFError, ConnectionResetError)):
+                wire.answer()
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 200 OK\nContent-Length: 1\n\na",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\n\r\n",
+        "garbage\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nX: " + "y" * 40000,
+    ],
+)
+def test_malformed_answer_is_not_passed_on(lifecycle, make_job, make_pub, answer):
+    def handler(wire, _request):
+        wire.send(answer)
+        wire.fill()
+        return False
+
+    lifecycle.add("adder", make_job(handler))
+    got = make_pub().call(CALL)
+    assert got.status == 502
+    assert got.json()["error"].startswith("Reverse proxy error: invalid response of a target job")
+
+
+def test_answers_beyond_the_answer_never_reach_the_next_caller(lifecycle, make_job, make_pub):
+    job = make_job(lambda wire, _: wire.send("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"))
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    for _ in range(5):
+        assert pub.call(CALL).body == b"ok"
+    assert job.accepted == 5
+
+
+def test_connection_closed_while_idle_costs_nobody_a_call(lifecycle, make_job, make_pub):
+    job = make_job(lambda wire, request: Job.echo(wire, request) or False)
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    with pub.wire() as wire:
+        for i in range(30):
+            assert f"/{i} " in wire.send(request(f"{CALL}/{i}", "GET")).answer().json()["line"]
+
+
+def test_idempotent_call_is_repeated_once_when_a_kept_connection_broke(lifecycle, make_job, make_pub):
+    served = []
+
+    def handler(wire, request):
+        served.append(request.method)
+        if len(served) in (2, 4):
+            return False  # takes the request and closes: the race of keep-alive
+        Job.reply(wire, b"ok")
+
+    lifecycle.add("adder", make_job(handler))
+    pub = make_pub()
+    assert pub.call(CALL).status == 200
+    assert pub.call(CALL).status == 200
+    assert served == ["GET", "GET", "GET"] and pub.metric("pub_job_proxy_retries") == 1
+    assert pub.call(CALL, "POST", body=b"x").status == 502, "a POST must not be sent twice"
+    assert served == ["GET", "GET", "GET", "POST"]
+
+
+def test_replicas_share_the_calls_and_cover_for_each_other(lifecycle, make_job, make_pub):
+    jobs = [make_job() for _ in range(3)]
+    lifecycle.add("adder", *jobs)
+    pub = make_pub()
+    for _ in range(30):
+        assert pub.call(CALL).status == 200
+    assert [len(job.requests) for job in jobs] == [10, 10, 10]
+    jobs[1].close()
+    for _ in range(30):
+        assert pub.call(CALL, "POST", body=b"x").status == 200
+    assert len(lifecycle.calls) == 1
+
+
+def test_hung_job_times_out(lifecycle, make_job, make_pub):
+    release = threading.Event()
+    lifecycle.add("adder", make_job(lambda wire, _: release.wait(20) and False))
+    pub = make_pub(PUB_RESPONSE_TIMEOUT_MS=300)
+    answer = pub.call(CALL)
+    release.set()
+    assert answer.status == 504
+    assert answer.json()["error"].startswith("Reverse proxy error: request to a job timed out")
+    assert pub.metric("pub_job_proxy_context_deadline_errors") == 1
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_client_that_goes_away_is_told_to_the_job(lifecycle, make_job, make_pub, how):
+    gone = threading.Event()
+
+    def handler(wire, _request):
+        if not wire.fill():
+            gone.set()
+        return False
+
+    job = make_job(handler)
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    wire = pub.wire().send(request(CALL, body=b"x"))
+    wait_until(lambda: job.requests, "the call")
+    getattr(wire, how)()
+    assert gone.wait(10)
+    wait_until(lambda: pub.metric("pub_job_proxy_context_canceled_errors") == 1, "the count")
+
+
+def test_client_may_close_its_half_after_its_last_request(lifecycle, make_job, make_pub):
+    go_on = threading.Event()
+    job = make_job(lambda wire, request: go_on.wait(10) and Job.reply(wire, b"late"))
+    lifecycle.add("adder", job)
+    with make_pub().wire() as wire:
+        wire.send(request(CALL, headers="Connection: close\r\n"))
+        wire.socket.shutdown(socket.SHUT_WR)
+        wait_until(lambda: job.requests, "the call")
+        go_on.set()
+        assert wire.answer().body == b"late"
+
+
+# -- WebSocket --
+
+UPGRADE = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+def test_websocket_passes_bytes_both_ways_and_half_closes(lifecycle, make_job, make_pub):
+    def handler(wire, request):
+        assert request.headers["upgrade"] == "websocket" and request.headers["connection"] == "Upgrade"
+        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello")
+        assert wire.read_exactly(5) == b"early"
+        data = wire.read_to_end()
+        wire.send(b"echo:" + data)
+        return False
+
+    job = make_job(handler)
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    with pub.wire() as wire:
+        wire.send(request("/pub/job/adder/latest/ws", "GET", headers=UPGRADE) + b"early")
+        line, headers = wire.read_head()
+        assert " 101 " in line and headers["upgrade"] == "websocket" and headers["sec-websocket-accept"] == "x"
+        assert wire.read_exactly(5) == b"hello"
+        data = bytes(range(256)) * 2000
+        wire.send(data)
+        wire.socket.shutdown(socket.SHUT_WR)
+        assert wire.read_to_end() == b"echo:" + data
+    assert not job.errors
+
+
+def test_refused_upgrade_is_an_ordinary_answer(pub):
+    with pub.wire() as wire:
+        answer = wire.send(request(CALL, "GET", headers=UPGRADE)).answer()
+        assert answer.status == 200
+        assert wire.send(request("/live", "GET")).answer().status == 200
+
+
+# -- attacks --
+
+SMUGGLED = "GET /live HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "head,status",
+    [
+        ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n0\r\n\r\n", 400),
+        ("Content-Length: 5\r\nContent-Length: 5\r\n\r\nhello", 400),
+        ("Content-Length: 5\r\nContent-Length: 6\r\n\r\nhello!", 400),
+        ("Content-Length: 5,5\r\n\r\nhello", 400),
+        ("Content-Length: +5\r\n\r\nhello", 400),
+        ("Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", 501),
+        ("Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding:\n chunked\r\n\r\n0\r\n\r\n", 400),
+        ("X: y\r\n Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("X: y\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        ("X: y\rZ: w\r\n\r\n", 400),
+        ("X: a\0b\r\n\r\n", 400),
+        ("Host: second\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n5;a\nhello\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n0x5\r\nhello\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n-1\r\nhello\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\nffffffffffffffff0\r\nhello\r\n0\r\n\r\n", 400),
+        ("Transfer-Encoding: chunked\r\n\r\n3\r\nhello\r\n0\r\n\r\n", 400),
+    ],
+)
+def test_smuggling_is_refused(pub, job, head, status):
+    with pub.wire() as wire:
+        wire.send(f"POST {CALL} HTTP/1.1\r\nHost: x\r\n{head}{SMUGGLED}")
+        answer = wire.answer()
+        assert answer.status == status and answer.headers["connection"] == "close"
+        assert wire.is_closed(), "what came behind was taken for a request"
+    assert not job.requests
+
+
+@pytest.mark.parametrize(
+    "head,status",
+    [
+        ("GET / HTTP/1.1\n\n", 400),
+        ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET / HTTP/2.0\r\n\r\n", 505),
+        ("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % ("a" * 20000), 414),
+        ("GET / HTTP/1.1\r\nHost: x\r\nX: %s" % ("a" * 40000), 431),
+        ("GET / HTTP/1.1\r\nHost: x\r\n%s\r\n" % ("X: y\r\n" * 120), 431),
+        ("\x16\x03\x01\x02\x00\x01\x00", 400),
+    ],
+)
+def test_malformed_head_is_answered_and_closed(pub, head, status):
+    with pub.wire() as wire:
+        wire.send(head)
+        answer = wire.answer()
+        assert answer.status == status
+        assert set(answer.json()) == {"error", "requestId"}
+        assert wire.is_closed()
+
+
+def test_slow_head_is_given_up(make_pub, job):
+    pub = make_pub(PUB_HEADER_TIMEOUT_MS=300)
+    with pub.wire() as silent, pub.wire() as slow:
+        slow.send("GET / HTTP/1.1\r\nHost:")
+        stop = threading.Event()
+
+        def drip():
+            while not stop.wait(0.05):
+                try:
+                    slow.send("x")
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=drip)
+        thread.start()
+        assert silent.is_closed()
+        assert slow.answer().status == 408
+        stop.set()
+        thread.join()
+
+
+def test_slow_body_is_given_up(make_pub, lifecycle, make_job):
+    job = make_job(reads_body=True)
+    lifecycle.add("adder", job)
+    pub = make_pub(PUB_IDLE_TIMEOUT_MS=300)
+    with pub.wire() as wire:
+        wire.send(request(CALL, headers="Content-Length: 10\r\n") + b"part")
+        assert wire.answer().status == 408
+    assert not job.requests
+
+
+def test_idle_connection_is_closed(make_pub, job):
+    with make_pub(PUB_KEEPALIVE_TIMEOUT_MS=200).wire() as wire:
+        assert wire.send(request("/live", "GET")).answer().status == 200
+        assert wire.is_closed()
+
+
+def test_too_many_connections(make_pub, job):
+    pub = make_pub(PUB_CONNECTION_MAX=8)
+    wires = [pub.wire().send(request("/live", "GET")) for _ in range(8)]
+    assert all(wire.answer().status == 200 for wire in wires)
+    with pub.wire() as wire:
+        answer = wire.answer()
+        assert answer.status == 503 and answer.headers["retry-after"] == "1"
+        assert "too many connections" in answer.json()["error"]
+    wires.pop().close()
+    wait_until(lambda: first_status(pub) == 200, "room for one more")
+    for wire in wires:
+        wire.close()
+
+
+def first_status(pub):
+    with pub.wire() as wire:
+        try:
+            return wire.send(request("/live", "GET")).answer().status
+        except (EOFError, OSError):
+            return None
+
+
+def test_out_of_descriptors_is_survived(make_pub, lifecycle, job):
+    pub = make_pub()
+    prlimit(pub.process.pid, 40)
+    wires = [Wire(pub.port) for _ in range(80)]
+    time_left = time.monotonic() + 5
+    refused = 0
+    for wire in wires:
+        wire.socket.settimeout(0.05)
+        try:
+            refused += wire.answer().status == 503
+        except (EOFError, OSError):
+            pass
+        if refused and time.monotonic() > time_left:
+            break
+    assert refused > 0
+    for wire in wires:
+        wire.close()
+    wait_until(lambda: first_status(pub) == 200, "service after the rush")
+    wait_until(lambda: pub.call(CALL).status == 200, "calls after the rush")
+
+
+def prlimit(pid, files):
+    import resource
+
+    _, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (files, hard))
+
+
+# -- service --
+
+
+def test_metrics_have_the_names_dashboards_know(pub):
+    pub.call(CALL)
+    text = pub.call("/metrics").body.decode()
+    labels = 'job_name="adder",job_version="0.0.1"'
+    for line in (
+        f"pub_job_proxy_requests{{{labels}}} 1",
+        f"pub_job_proxy_requests_started{{{labels}}} 1",
+        f"pub_job_proxy_requests_done{{{labels}}} 1",
+        f'pub_job_proxy_response_codes{{{labels},status_code="200"}} 1',
+        f'pub_job_call_response_time_histogram_bucket{{{labels},le="+Inf"}} 1',
+        "pub_lifecycle_calls 1",
+        "pub_auth_successful 1",
+    ):
+        assert line in text.splitlines()
+    for name in (
+        "pub_job_proxy_errors pub_job_proxy_connection_broken_errors pub_job_proxy_connection_refused_errors "
+        "pub_job_proxy_context_canceled_errors pub_job_proxy_context_deadline_errors pub_job_proxy_request_errors "
+        "pub_job_call_response_time pub_overall_job_proxy_response_time pub_lifecycle_call_time pub_lifecycle_errors "
+        "pub_lifecycle_cache_retrieved_responses pub_lifecycle_cache_recovered_failed_responses pub_auth_failed "
+        "pub_health_requests pub_panic_errors process_resident_memory_bytes"
+    ).split():
+        assert re.search(rf"^{name}[ {{]", text, re.M), name
+
+
+def test_removed_jobs_leave_the_metrics(pub, lifecycle):
+    pub.call(CALL)
+    del lifecycle.jobs["adder"]
+    lifecycle.push("job_removed", job_name="adder", job_version="0.0.1")
+    wait_until(lambda: 'job_name="adder"' not in pub.call("/metrics").body.decode(), "the series to go")
+
+
+def test_sigterm_lets_calls_finish(lifecycle, make_job, make_pub):
+    go_on = threading.Event()
+    job = make_job(lambda wire, _: go_on.wait(10) and Job.reply(wire, b"done"))
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    idle = pub.wire()
+    wire = pub.wire().send(request(CALL))
+    wait_until(lambda: job.requests, "the call")
+    pub.process.terminate()
+    assert idle.is_closed()
+    with pytest.raises(OSError):
+        wait_until(lambda: Wire(pub.port).close(), "the listener to be closed")
+    go_on.set()
+    answer = wire.answer()
+    assert (answer.body, answer.headers["connection"]) == (b"done", "close")
+    assert pub.process.wait(5) == 0
+
+
+def test_taken_port_is_named(make_pub, lifecycle, job, tmp_path):
+    first = make_pub()
+    for threads in (1, 2):
+        folder = tmp_path / str(threads)
+        folder.mkdir()
+        with pytest.raises(AssertionError, match=f"port {first.port} on 127.0.0.1 is already in use"):
+            Pub(lifecycle, folder, PUB_PORT=first.port, PUB_THREADS=threads)
+    assert first.call("/live").status == 200
+
+
+def test_tokens_are_never_logged(make_pub, lifecycle, job):
+    pub = make_pub(LOG_LEVEL="debug")
+    pub.call(CALL, token="very-secret-token")
+    pub.call("/pub/job/unknown/1.0.0", token="very-secret-token")
+    assert "very-secret-token" not in pub.log()
+    assert lifecycle.stream_requests[0]["x-racetrack-auth"] not in pub.log()
