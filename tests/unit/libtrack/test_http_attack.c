@@ -363,6 +363,66 @@ START_TEST(test_slow_reader)
 }
 END_TEST
 
+/* Good requests with bytes changed, put in, taken out: whatever comes of it, the server goes on.
+ * The same ones each time. */
+static uint64_t dice_state = 88172645463325252ULL;
+static size_t dice(size_t sides)
+{
+    dice_state ^= dice_state << 13; /* xorshift64 */
+    dice_state ^= dice_state >> 7;
+    dice_state ^= dice_state << 17;
+    return (size_t)(dice_state % sides);
+}
+
+START_TEST(test_mutations)
+{
+    static const char *const seeds[] = {
+        "GET /api/v1/hello/a%20b?n=5&flag=yes HTTP/1.1\r\nHost: x\r\nCookie: session=a%20b\r\n\r\n",
+        POST "Content-Length: 33\r\n\r\n{\"a\":1,\"list\":[{\"b\":\"x\"},{\"b\":5}]}",
+        POST "Transfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n",
+        "PUT /api/v1/upload HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nREFUSEabcd",
+        "GET /stream HTTP/1.0\r\n\r\n",
+    };
+    static const char *const pieces[] = {"\r\n",
+                                         "%",
+                                         "%2f",
+                                         "..",
+                                         "/",
+                                         "[",
+                                         " ",
+                                         "\xff",
+                                         "?",
+                                         "=",
+                                         "Content-Length: 3\r\n",
+                                         "99999999999999999999"};
+    struct service service = {0};
+    service_start(&service, NULL);
+    for (int i = 0; i < 400; i++) {
+        const char *seed = seeds[dice(TRK_COUNT(seeds))];
+        struct trk_buf bytes;
+        trk_buf_init(&bytes, 4096);
+        size_t cut = dice(strlen(seed));
+        const char *piece = pieces[dice(TRK_COUNT(pieces))];
+        (void)trk_buf_add(&bytes, seed, cut);
+        (void)trk_buf_adds(&bytes, dice(2) == 0 ? piece : "");
+        (void)trk_buf_adds(&bytes, seed + cut + (dice(2) == 0 ? 1 : 0));
+        bytes.data[dice(bytes.len)] = (char)dice(256);
+        int fd = raw_dial(service.port);
+        (void)raw_send(fd, bytes.data, bytes.len);
+        (void)shutdown(fd, SHUT_WR); /* so that each ends at once, whole or not */
+        struct raw_answer answer = raw_read(fd, RAW_DEADLINE_MS);
+        ck_assert_msg(answer.is_closed, "no end: %s", bytes.data);
+        raw_answer_fini(&answer);
+        (void)close(fd);
+        trk_buf_fini(&bytes);
+    }
+    struct raw_answer answer = ask(&service, "GET", "/live", "", NULL);
+    ck_assert_int_eq(answer.status, 200);
+    raw_answer_fini(&answer);
+    service_stop(&service);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("http_attack");
@@ -370,6 +430,7 @@ int main(void)
     tcase_add_loop_test(tcase, test_malformed, 0, (int)TRK_COUNT(attacks));
     tcase_add_loop_test(tcase, test_path, 0, (int)TRK_COUNT(paths));
     tcase_add_loop_test(tcase, test_body, 0, (int)TRK_COUNT(bodies));
+    tcase_add_test(tcase, test_mutations);
     tcase_add_test(tcase, test_large_head);
     tcase_add_test(tcase, test_deep_json);
     tcase_add_test(tcase, test_oversize_length);

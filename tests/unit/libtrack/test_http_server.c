@@ -4,6 +4,8 @@
 #include <ctype.h>
 #include <pthread.h>
 
+#include "libtrack/http_client.h"
+
 static struct service service;
 
 static void setup(void)
@@ -716,6 +718,58 @@ START_TEST(test_tracing_header)
 }
 END_TEST
 
+static int feed_sse(void *ctx, int status, const char *bytes, size_t len, struct trk_err *err)
+{
+    (void)status;
+    return trk_sse_feed(ctx, bytes, len, err);
+}
+static int count_event(void *ctx, const char *event, const char *id, const char *data,
+                       struct trk_err *err)
+{
+    (void)event;
+    (void)id;
+    (void)data;
+    (void)err;
+    (*(int *)ctx)++;
+    return 0;
+}
+
+/* Our own client against our own server. */
+START_TEST(test_by_client)
+{
+    struct trk_http_client *client = trk_http_client_new();
+    struct trk_http_answer answer = {0};
+    struct trk_err err = {0};
+    trk_autofree char *echo = trk_xasprintf("http://127.0.0.1:%d/api/v1/echo", service.port);
+    trk_autofree char *stream = trk_xasprintf("http://127.0.0.1:%d/stream", service.port);
+    json_auto_t *body = json_pack("{s:i}", "a", 40);
+    struct trk_http_call call = {.method = "POST", .url = echo, .json = body};
+    ck_assert_msg(trk_http_call(client, &call, &answer, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(answer.status, 200);
+    ck_assert_str_eq(answer.body, "{\"a\":40}");
+    trk_http_answer_fini(&answer);
+    (void)json_object_set_new(body, "b", json_true());
+    ck_assert_int_eq(trk_http_call(client, &call, &answer, &err), 0);
+    ck_assert_int_eq(trk_http_answer_err(&answer, &err), TRK_SCHEMA);
+    ck_assert_msg(strstr(err.text, "body.b") != NULL, "%s", err.text);
+    trk_http_answer_fini(&answer);
+    size_t len = 20 << 20; /* libcurl waits for the 100 and gets the 413 */
+    trk_autofree char *large = trk_xcalloc(1, len);
+    call = (struct trk_http_call){.method = "POST", .url = echo, .body = large, .body_len = len};
+    ck_assert_msg(trk_http_call(client, &call, &answer, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(trk_http_answer_err(&answer, &err), TRK_TOO_LARGE);
+    trk_http_answer_fini(&answer);
+    int events = 0;
+    struct trk_sse *sse = trk_sse_new(count_event, &events);
+    call = (struct trk_http_call){.url = stream, .on_data = feed_sse, .ctx = sse, .timeout_ms = -1};
+    ck_assert_msg(trk_http_call(client, &call, &answer, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(events, 3);
+    trk_http_answer_fini(&answer);
+    trk_sse_free(sse);
+    trk_http_client_free(client);
+}
+END_TEST
+
 static json_t *own_error(struct trk_request *req, int status, const struct trk_err *err,
                          json_t *body)
 {
@@ -799,6 +853,7 @@ int main(void)
     tcase_add_test(tcase, test_per_ip_limit);
     tcase_add_test(tcase, test_connection_limit);
     tcase_add_test(tcase, test_tracing_header);
+    tcase_add_test(tcase, test_by_client);
     tcase_add_test(tcase, test_error_reply);
     tcase_add_test(tcase, test_access_log);
     suite_add_tcase(suite, tcase);
