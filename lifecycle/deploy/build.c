@@ -73,7 +73,7 @@ static json_t *make_body(const struct work *w, const struct input *input)
     json_t *context = json_null();
     if (input->context != NULL) {
         struct trk_buf text;
-        trk_buf_init(&text, SIZE_MAX / 2);
+        trk_buf_init(&text, SIZE_MAX / 4);
         (void)trk_base64_encode(&text, input->context, input->context_len);
         context = json_stringn_nocheck(text.data, text.len);
         trk_buf_fini(&text);

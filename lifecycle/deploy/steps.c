@@ -189,8 +189,9 @@ static int begin_apply(struct trk_pg *conn, void *ctx, struct trk_err *err)
         (rc = secrets_load_deployment(conn, w->lc->secret_key, d->id, &secrets, err)) < 0) {
         return rc;
     }
-    snprintf(a->generation_id, sizeof(a->generation_id), "%s",
-             d->generation_id != NULL ? d->generation_id : a->generation_id);
+    if (d->generation_id != NULL) {
+        (void)snprintf(a->generation_id, sizeof(a->generation_id), "%s", d->generation_id);
+    }
     struct spec_input input = {
         .manifest = w->manifest,
         .manifest_yaml = d->manifest,
