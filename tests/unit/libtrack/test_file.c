@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -106,7 +107,13 @@ START_TEST(a_deep_tree_is_removed)
         at = next;
     }
     struct trk_err err = {0};
-    ck_assert_msg(trk_rm_rf(in("deeper"), &err) == 0, "%s", err.text);
+    struct rlimit kept;
+    ck_assert_int_eq(getrlimit(RLIMIT_NOFILE, &kept), 0);
+    const struct rlimit few = {.rlim_cur = 128, .rlim_max = kept.rlim_max};
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &few), 0);
+    int rc = trk_rm_rf(in("deeper"), &err);
+    ck_assert_int_eq(setrlimit(RLIMIT_NOFILE, &kept), 0);
+    ck_assert_msg(rc == 0, "%s", err.text);
     ck_assert(!trk_path_exists(in("deeper")));
 }
 END_TEST
