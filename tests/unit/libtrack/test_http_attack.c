@@ -343,7 +343,7 @@ START_TEST(test_slow_reader)
     service_start(&service, &options);
     int fd = raw_dial(service.port);
     ck_assert(raw_send(fd, GET "Host: x\r\n\r\n", strlen(GET "Host: x\r\n\r\n")));
-    struct raw_answer first = raw_read(fd, 50);
+    struct raw_answer first = raw_read_one(fd);
     ck_assert_int_eq(first.status, 200);
     raw_answer_fini(&first);
     static const char large[] = "GET /large HTTP/1.1\r\nHost: x\r\n\r\n";

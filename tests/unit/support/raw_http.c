@@ -63,14 +63,23 @@ static void look_at(struct raw_answer *answer)
     }
 }
 
-struct raw_answer raw_read(int fd, int quiet_ms)
+/* Is a head there, with as many bytes behind it as it says? */
+static bool is_whole(const char *bytes)
+{
+    const char *end = strstr(bytes, "\r\n\r\n");
+    const char *length = strcasestr(bytes, "\r\nContent-Length:");
+    return end != NULL && length != NULL && length < end &&
+           strlen(end + 4) >= strtoul(length + strlen("\r\nContent-Length:"), NULL, 10);
+}
+
+static struct raw_answer read_until(int fd, int quiet_ms, bool one)
 {
     struct raw_answer answer = {0};
     struct trk_buf buf;
     int64_t begun = trk_now_ns();
     int64_t end = begun + RAW_DEADLINE_MS * TRK_NS_PER_MS;
     trk_buf_init(&buf, BYTES_MAX);
-    while (!answer.is_closed && trk_now_ns() < end) {
+    while (!answer.is_closed && trk_now_ns() < end && !(one && is_whole(buf.data))) {
         struct pollfd p = {.fd = fd, .events = POLLIN};
         if (poll(&p, 1, quiet_ms) <= 0) {
             break;
@@ -87,6 +96,16 @@ struct raw_answer raw_read(int fd, int quiet_ms)
     answer.bytes = trk_buf_steal(&buf, &answer.len);
     look_at(&answer);
     return answer;
+}
+
+struct raw_answer raw_read(int fd, int quiet_ms)
+{
+    return read_until(fd, quiet_ms, false);
+}
+
+struct raw_answer raw_read_one(int fd)
+{
+    return read_until(fd, RAW_DEADLINE_MS, true);
 }
 
 struct raw_answer raw_exchange(int port, const void *bytes, size_t len)
@@ -152,10 +171,10 @@ static bool read_request(struct raw_peer *peer, int fd)
 {
     struct trk_buf in;
     trk_buf_init(&in, BYTES_MAX);
-    bool is_whole = false;
+    bool is_complete = false;
     bool goes_on = true;
     bool is_continued = false;
-    while (!is_whole && goes_on) {
+    while (!is_complete && goes_on) {
         char *room = trk_buf_reserve(&in, 65536);
         ssize_t n = wait_readable(peer, fd) ? recv(fd, room, 65536, 0) : 0;
         goes_on = n > 0;
@@ -167,7 +186,7 @@ static bool read_request(struct raw_peer *peer, int fd)
             if (!is_continued && strcasestr(in.data, "100-continue") != NULL) {
                 is_continued = raw_send(fd, "HTTP/1.1 100 Continue\r\n\r\n", 25);
             }
-            is_whole = in.len >= (size_t)(end + 4 - in.data) + body;
+            is_complete = in.len >= (size_t)(end + 4 - in.data) + body;
         }
     }
     (void)pthread_mutex_lock(&peer->lock);
@@ -177,7 +196,7 @@ static bool read_request(struct raw_peer *peer, int fd)
     }
     (void)pthread_mutex_unlock(&peer->lock);
     trk_buf_fini(&in);
-    return is_whole;
+    return is_complete;
 }
 
 static void send_pieces(const struct raw_peer *peer, int fd)

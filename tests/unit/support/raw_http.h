@@ -27,6 +27,8 @@ struct raw_answer {
 };
 /* Reads until the connection ends, or for `quiet_ms` nothing comes. */
 struct raw_answer raw_read(int fd, int quiet_ms);
+/* Reads one answer with a Content-Length; the connection may stay open. */
+struct raw_answer raw_read_one(int fd);
 /* Dials, sends, reads to the end (which the request must ask for), hangs up. */
 struct raw_answer raw_exchange(int port, const void *bytes, size_t len);
 struct raw_answer raw_exchange_text(int port, const char *text);
