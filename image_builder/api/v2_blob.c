@@ -141,6 +141,12 @@ void v2_state_end_upload(struct v2_state *state)
     }
 }
 
+static void drop_session(struct v2_state *state)
+{
+    struct upload *upload = TRK_STEAL(state->upload);
+    uploads_end(upload->owner, upload);
+}
+
 /* "Content-Range: <from>-<to>" of a piece must begin where the upload stands. */
 static bool is_in_order(struct trk_request *req, const struct upload *upload)
 {
@@ -193,7 +199,7 @@ int v2_add_upload_body(struct trk_request *req, const void *bytes, size_t len, s
     }
     rc = store_temp_add(state->upload != NULL ? state->upload->temp : state->temp, bytes, len, err);
     if (rc < 0 && state->upload != NULL) { /* what the file holds is not known any more */
-        uploads_end(state->upload->owner, TRK_STEAL(state->upload));
+        drop_session(state);
     }
     return rc;
 }
@@ -305,6 +311,6 @@ int v2_delete_upload(struct trk_request *req, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
-    uploads_end(state->upload->owner, TRK_STEAL(state->upload));
+    drop_session(state);
     return trk_reply_empty(req, 204);
 }

@@ -354,7 +354,8 @@ int build_run(struct build *build, struct trk_err *err)
         trk_buf_init(&shown, 4 * TRK_ERR_TEXT_MAX);
         build_secrets_hide(&build->secrets, err->text, strlen(err->text), &shown);
         (void)trk_err_set(err, rc, "%s", shown.data);
-        build_log_printf(build->log, "ERROR: %s", shown.data);
+        /* what follows its first line was taken from the log */
+        build_log_printf(build->log, "ERROR: %.*s", (int)strcspn(shown.data, "\n"), shown.data);
         trk_buf_fini(&shown);
     }
     build_begin_phase(build, "cleaning up the workspace");

@@ -281,6 +281,7 @@ int build_git_clone(struct build *build, const char *into, struct trk_err *err)
         build_secrets_add(&build->secrets, remote.username);
     }
     build_log_printf(build->log, "Cloning %s", remote.url);
+    build_log_begin_step(build->log);
     trk_autofree char *private_folder = trk_xasprintf("%s/private", build->workspace);
     trk_autofree char *dot_git = trk_xasprintf("%s/.git", into);
     rc = make_askpass(private_folder, &remote, err);

@@ -25,6 +25,7 @@ struct build_log {
     struct trk_buf tail; /* the other half, once the head is full */
     size_t dropped;
     bool is_file_broken;
+    size_t step_lines; /* since the current step began */
 };
 
 /* ---- secrets ---- */
@@ -182,6 +183,7 @@ static void end_line(struct build_log *log)
         log->on_line(log->ctx, shown.data);
     }
     (void)trk_buf_addc(&shown, '\n');
+    log->step_lines++;
     keep_line(log, shown.data, shown.len);
     trk_buf_fini(&shown);
     trk_buf_reset(&log->line);
@@ -237,9 +239,15 @@ char *build_log_text(struct build_log *log)
     return trk_buf_steal(&text, NULL);
 }
 
+void build_log_begin_step(struct build_log *log)
+{
+    log->step_lines = 0;
+}
+
 void build_log_tail(struct build_log *log, size_t lines, size_t max_bytes, struct trk_buf *out)
 {
     trk_autofree char *text = build_log_text(log);
+    lines = lines < log->step_lines ? lines : log->step_lines;
     size_t len = strlen(text);
     const char *end = text + len;
     const char *from = end;

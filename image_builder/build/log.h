@@ -38,7 +38,9 @@ void build_log_add(struct build_log *log, const char *bytes, size_t len);
 void build_log_printf(struct build_log *log, const char *fmt, ...) TRK_PRINTF(2, 3);
 /* All of it as it is kept; returns owned. */
 char *build_log_text(struct build_log *log);
-/* The last lines, at most `max_bytes`, appended to `out`. */
+/* Lines from here on belong to another step. */
+void build_log_begin_step(struct build_log *log);
+/* The last lines of the current step, at most `max_bytes`, appended to `out`. */
 void build_log_tail(struct build_log *log, size_t lines, size_t max_bytes, struct trk_buf *out);
 
 #endif

@@ -408,6 +408,7 @@ static int add_layer(struct build *build, const char *requirements, struct trk_e
                          layer.digest);
     } else {
         build_log_printf(build->log, "Installing %s", build->python.requirements_path);
+        build_log_begin_step(build->log);
         rc = install(build, key, &layer, err);
     }
     if (rc == 0) {
