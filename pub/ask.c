@@ -12,6 +12,7 @@
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
 #include "pub/answer.h"
+#include "pub/share.h"
 #include "pub/text.h"
 
 #define RUNNING_MAX       64
@@ -35,6 +36,7 @@ struct pub_ask {
     struct pub_timer timer;
     struct pub_grave grave;
     int64_t started_ns;
+    uint64_t epoch;
     bool is_tainted, has_retried;
 };
 
@@ -187,6 +189,7 @@ static void finish_answered(struct pub_ask *ask, int status, struct trk_h1_slice
         decision->fetched_ns = ask->started_ns;
         if (!ask->is_tainted) {
             pub_cache_add(&w->cache, decision);
+            pub_share_decision(w, decision, ask->epoch);
         }
         w->lifecycle_down_until_ns = 0;
         finish(ask, decision, 200, "");
@@ -328,6 +331,7 @@ static void start(struct pub_ask *ask, bool fresh)
     struct pub_worker *w = ask->worker;
     pub_stat(&w->stats, PUB_LIFECYCLE_CALLS);
     ask->started_ns = w->loop.now_ns;
+    ask->epoch = pub_share_epoch(w);
     pub_timer_set(&w->loop.wheel, &ask->timer,
                   w->loop.now_ns + w->shared->config->lifecycle_timeout_ms * TRK_NS_PER_MS);
     ask->up = pub_up_get(w->lifecycle_host, fresh, on_up, ask);

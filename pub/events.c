@@ -58,6 +58,7 @@ static void run_drop(struct pub_message *message, void *ctx)
 static void broadcast(struct pub_shared *shared, const char *job, const char *version,
                       bool is_removed)
 {
+    (void)atomic_fetch_add(&shared->epoch, 1);
     for (size_t i = 0; i < shared->worker_count; i++) {
         struct drop *drop = trk_xcalloc(1, sizeof(*drop));
         drop->message.run = run_drop;

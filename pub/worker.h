@@ -31,6 +31,7 @@ struct pub_shared {
     struct trk_metrics *metrics; /* of the process; calls are counted by each worker */
     atomic_int client_count;
     atomic_bool is_stream_open;
+    _Atomic uint64_t epoch; /* raised by every event before the threads are told, see share.h */
     size_t worker_count;
     struct pub_worker *workers;
 };

@@ -568,6 +568,14 @@ def test_lifecycle_away_known_callers_go_on(make_pub, lifecycle, job):
     wait_until(lambda: pub.call(CALL).status == 401, "the definite no")
 
 
+def test_lifecycle_away_known_callers_go_on_on_every_thread(make_pub, lifecycle, job):
+    pub = make_pub(PUB_THREADS=4)
+    assert pub.call(CALL).status == 200
+    lifecycle.close()
+    wait_until(lambda: pub.metric("pub_lifecycle_event_stream_up") == 0, "the loss to be noticed")
+    assert [pub.call(CALL).status for _ in range(40)] == [200] * 40
+
+
 def test_lifecycle_errors_and_hangs_do_not_stop_known_callers(make_pub, lifecycle, job):
     pub = make_pub(LIFECYCLE_CACHE_TTL_MIN=0)
     assert pub.call(CALL).status == 200
