@@ -364,9 +364,10 @@ START_TEST(events_end_with_the_result)
     trk_buf_add(&whole, source.data, source.len);
     tar_end(&whole);
     trk_base64_encode(&base64, whole.data, whole.len);
-    json_auto_t *body = json_pack("{s:{s:s,s:s,s:{s:s,s:s}}, s:s, s:s, s:s, s:s}", "manifest",
-                                  "name", "adder", "version", "1.0.0", "jobtype_extra",
-                                  "entrypoint_path", "adder.py", "entrypoint_class", "Adder",
+    json_t *manifest = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", "adder", "version",
+                                 "1.0.0", "jobtype", "python3:latest", "jobtype_extra",
+                                 "entrypoint_path", "adder.py", "entrypoint_class", "Adder");
+    json_auto_t *body = json_pack("{s:o, s:s, s:s, s:s, s:s}", "manifest", manifest,
                                   "manifest_yaml", "name: adder # as typed\n", "tag", "t",
                                   "deployment_id", "dep-2", "build_context", base64.data);
     struct events events = {0};
