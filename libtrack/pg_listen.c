@@ -10,6 +10,11 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
 
+static bool is_told(const volatile bool *stop)
+{
+    return __atomic_load_n(stop, __ATOMIC_ACQUIRE);
+}
+
 static bool start_listening(PGconn *link, const char *channel)
 {
     char *quoted = PQescapeIdentifier(link, channel, strlen(channel));
@@ -38,7 +43,7 @@ static void follow(PGconn *link, void (*on_notify)(void *ctx, const char *payloa
                    const volatile bool *stop)
 {
     deliver(link, on_notify, ctx);
-    while (!*stop) {
+    while (!is_told(stop)) {
         struct pollfd p = {.fd = PQsocket(link), .events = POLLIN};
         int n = poll(&p, 1, STOP_LOOK_MS);
         if (n < 0 && errno != EINTR) {
@@ -56,7 +61,7 @@ static void follow(PGconn *link, void (*on_notify)(void *ctx, const char *payloa
 
 static void pause_ms(int64_t ms, const volatile bool *stop)
 {
-    for (int64_t slept = 0; slept < ms && !*stop; slept += BACKOFF_MIN_MS) {
+    for (int64_t slept = 0; slept < ms && !is_told(stop); slept += BACKOFF_MIN_MS) {
         trk_sleep_ms(BACKOFF_MIN_MS);
     }
 }
@@ -70,7 +75,7 @@ void trk_pg_listen(const struct trk_pg_options *options, const char *channel,
         own.statement_timeout_ms = PG_STATEMENT_TIMEOUT_MS;
     }
     int64_t backoff_ms = BACKOFF_MIN_MS;
-    while (!*stop) {
+    while (!is_told(stop)) {
         PGconn *link;
         if (pg_link_open(&own, PG_CONNECT_TIMEOUT_MS, &link, NULL, 0, NULL) == 0) {
             if (start_listening(link, channel)) {

@@ -425,11 +425,27 @@ void trk_pg_cleanup(struct trk_pg **conn)
 
 /* -- is it up? -- */
 
+/* All connections are in use: who holds them may be waiting for a server that hangs. */
+static void check_beside(struct trk_pg_pool *pool)
+{
+    PGconn *link;
+    char detail[512] = "";
+    bool ok = pg_link_open(&pool->options, CHECK_TIMEOUT_MS, &link, detail, sizeof(detail), NULL) ==
+              0;
+    if (ok) {
+        PQfinish(link);
+    }
+    pg_pool_note(pool, ok, detail);
+}
+
 static void check(struct trk_pg_pool *pool)
 {
     struct trk_pg *conn = NULL;
-    if (acquire_within(pool, 0, &conn, NULL) < 0) {
-        /* Away (noted by the attempt), or all busy: those who use them will tell. */
+    struct trk_err err = {0};
+    if (acquire_within(pool, 0, &conn, &err) < 0) {
+        if (strcmp(err.text, PG_AWAY_TEXT) != 0) {
+            check_beside(pool);
+        }
         return;
     }
     conn->timeout_ms = CHECK_TIMEOUT_MS;
@@ -438,6 +454,10 @@ static void check(struct trk_pg_pool *pool)
     if (!ok) {
         conn->broken = true;
         pg_pool_note(pool, false, "no answer to a check within 1 s");
+        /* Nobody shall wait on the other idle ones: opening a new one fails sooner. */
+        for (struct trk_pg *idle = next_idle(pool); idle != NULL; idle = next_idle(pool)) {
+            close_connection(pool, idle);
+        }
     }
     trk_pg_release(conn);
 }

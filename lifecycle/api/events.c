@@ -78,7 +78,7 @@ int event_hub_start(struct event_hub *hub, struct trk_err *err)
 
 void event_hub_stop(struct event_hub *hub)
 {
-    hub->stop = true;
+    __atomic_store_n(&hub->stop, true, __ATOMIC_RELEASE);
     (void)pthread_mutex_lock(&hub->lock);
     hub->closing = true;
     (void)pthread_cond_broadcast(&hub->woken);

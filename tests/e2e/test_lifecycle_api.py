@@ -1,20 +1,23 @@
 """lifecycle by itself with its Postgres: what several processes, a lost database, or a hostile client make of it. What one request
 answers to whom is in tests/unit/lifecycle/test_api.c."""
 
+import base64
 import contextlib
+import io
 import json
 import os
 import signal
 import socket
 import stat
 import subprocess
+import tarfile
 import threading
 import time
 
 import pytest
 import requests
 
-from harness import BIN, DEV_AUTH_KEY, Api, Platform, clean_environment, process_alive, wait_for
+from harness import BIN, DEV_AUTH_KEY, SAMPLE, Api, Platform, clean_environment, fresh_name, process_alive, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -225,6 +228,9 @@ def test_a_frozen_postgres_does_not_freeze_the_probes(own):
             own.lifecycle.get(path, token=None)
             assert time.monotonic() - began < 1, path
         wait_for(lambda: own.lifecycle.get("/ready", token=None).status_code == 503, 10, "it notices")
+        began = time.monotonic()
+        assert own.lifecycle.get("/api/v1/job").status_code == 503
+        assert time.monotonic() - began < 3
     finally:
         for p in everyone:
             os.kill(p, signal.SIGCONT)
@@ -293,3 +299,64 @@ def test_dev_keys_stay_off_open_networks(tmp_path):
     done = subprocess.run([BIN / "lifecycle", "--check-config"], env=env, capture_output=True, text=True, timeout=10)
     assert done.returncode == 1
     assert all(name in done.stderr for name in ("LIFECYCLE_PORT", "POSTGRES_PORT"))  # every fault at once
+
+
+def test_grants_and_revocations_reach_the_gateway_at_once(platform, deployed):
+    api, name = platform.lifecycle, deployed("python-class")
+    esc = new_esc(api, "caller")
+    token = api.get(f"/api/v1/auth/token/esc/{esc}").json()["token"]
+    numbers = {"numbers": [40, 2]}
+
+    def call():
+        return platform.call(name, numbers, token=token).status_code
+
+    assert call() == 403
+    assert api.post(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 200
+    began = time.monotonic()
+    wait_for(lambda: call() == 200, 5, "the grant works")
+    assert time.monotonic() - began < 1.5
+    row = api.get(f"/api/v1/escs/{esc}/auth_data").json()["tokens"][0]["id"]
+    assert api.delete(f"/api/v1/escs/{esc}/auth_token/{row}").status_code == 200
+    began = time.monotonic()
+    wait_for(lambda: call() == 401, 5, "the token is refused")
+    assert time.monotonic() - began < 1.5
+
+    # maintenance, switched in the table as the records API will do it, is for new decisions
+    platform.sql("insert into registry_setting values ('maintenance_mode', '\"true\"')")
+    try:
+        refused = api.get(f"/api/v1/auth/can-call-job/{name}/latest/x")
+        assert refused.status_code == 503 and "maintenance" in refused.json()["error"]
+        assert api.delete(f"/api/v1/job/{name}/0.0.1").status_code == 503
+    finally:
+        platform.sql("delete from registry_setting where name = 'maintenance_mode'")
+
+
+def test_a_fatman_era_client_deploys_and_deletes(platform):
+    """The calls of a 2.2.0 client, in its words."""
+    api, name = platform.lifecycle, fresh_name("fatman")
+    manifest = {
+        "name": name, "owner_email": "sample@example.com", "lang": "python3", "version": "0.0.1",
+        "git": {"remote": "https://github.com/TheRacetrack/racetrack", "directory": "sample/python-class", "branch": None},
+        "python": {"requirements_path": None, "entrypoint_path": "adder.py", "entrypoint_class": "AdderModel"},
+    }
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w:gz") as tar:
+        tar.add(SAMPLE / "python-class/adder.py", "adder.py")
+    body = {"manifest": manifest, "git_credentials": None, "secret_vars": None, "force": False,
+            "build_context": base64.b64encode(context.getvalue()).decode()}
+    deployment = api.post("/api/v1/deploy", json=body)
+    assert deployment.status_code == 200, deployment.text
+    path = f"/api/v1/deploy/{deployment.json()['id']}"
+    done = wait_for(lambda: (d := api.get(path).json())["status"] != "in_progress" and d, 60, "the deployment ends")
+    assert done["status"] == "done", done["error"]
+    assert done["fatman"]["name"] == name
+    fatman = api.get(f"/api/v1/fatman/{name}/latest").json()
+    assert fatman["status"] == "running" and f"/fatman/{name}/0.0.1" in fatman["pub_url"]
+    assert name in [f["name"] for f in api.get("/api/v1/fatman").json()]
+    assert name in [f["name"] for f in api.get("/api/v1/fatman_family").json()]
+    answer = platform.pub.post(f"/pub/fatman/{name}/latest/api/v1/perform", json={"numbers": [40, 2]})
+    assert answer.json() == 42
+    assert "logs" in api.get(f"/api/v1/fatman/{name}/0.0.1/build-logs?tail=0").json()
+    assert api.post(f"/api/v1/fatman/{name}/0.0.1/redeploy").status_code == 200
+    assert api.delete(f"/api/v1/fatman/{name}/0.0.1").status_code == 200
+    assert api.get(f"/api/v1/fatman/{name}/0.0.1").status_code == 404

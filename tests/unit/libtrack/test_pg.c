@@ -277,6 +277,24 @@ START_TEST(recovers_from_a_crash_of_the_server)
 }
 END_TEST
 
+START_TEST(a_full_pool_does_not_hide_the_loss_of_the_server)
+{
+    struct trk_pg_pool *pool = new_pool(1, NULL);
+    struct trk_pg *conn;
+    struct trk_err err = {0};
+    ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
+    must(conn, "select 1");
+    ck_assert(trk_pg_pool_is_up(pool));
+    pg_cluster_crash(cluster);
+    ck_assert(becomes(pool, false)); /* although the one connection is not asked */
+    pg_cluster_resume(cluster);
+    ck_assert(becomes(pool, true));
+    trk_pg_release(conn);
+    ck_assert_int_eq(number(pool, "select 7 as n"), 7);
+    trk_pg_pool_free(pool);
+}
+END_TEST
+
 static const struct trk_migration good[] = {
     {1, "0001_one", "create table one (id int); insert into one values (1); -- two statements"},
     {2, "0002_two", "create table two (id int)"},
@@ -391,7 +409,7 @@ START_TEST(listening_goes_on_after_a_crash)
     ck_assert(heard(&l, 2, "one"));
     (void)number(pool, "select 1 as n from pg_notify('test_channel', 'two')");
     ck_assert(heard(&l, 2, "two"));
-    l.stop = true;
+    __atomic_store_n(&l.stop, true, __ATOMIC_RELEASE);
     (void)pthread_join(thread, NULL);
     trk_pg_pool_free(pool);
 }
@@ -410,6 +428,7 @@ int main(void)
     tcase_add_test(tcase, serialization_failures_are_retried);
     tcase_add_test(tcase, a_statement_has_a_time_limit);
     tcase_add_test(tcase, recovers_from_a_crash_of_the_server);
+    tcase_add_test(tcase, a_full_pool_does_not_hide_the_loss_of_the_server);
     tcase_add_test(tcase, migrations_run_once_also_when_two_start);
     tcase_add_test(tcase, bad_migrations_are_named);
     tcase_add_test(tcase, listening_goes_on_after_a_crash);

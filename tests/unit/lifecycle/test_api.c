@@ -699,7 +699,7 @@ static pthread_t listen_from(struct listening *l, const char *last_id)
 
 static void stop_listening(struct listening *l, pthread_t thread)
 {
-    l->stop = true;
+    __atomic_store_n(&l->stop, true, __ATOMIC_RELEASE);
     (void)pthread_join(thread, NULL);
 }
 
@@ -712,20 +712,20 @@ START_TEST(the_stream_tells_at_once_and_resumes)
     announce("one");
     ck_assert(heard(&l, "{\"job_name\": \"one\", \"job_version\": \"1.0.0\"}"));
     ck_assert_int_lt(trk_now_ns() - start, 2 * TRK_NS_PER_S); /* not by the look every 5 s */
-    ck_assert_ptr_null(strstr(l.text, "before"));
     stop_listening(&l, thread);
+    ck_assert_ptr_null(strstr(l.text, "before"));
 
     const char *seen = talloc_asprintf(mem, "%lld", (long long)newest_event());
     announce("two");
     announce("three");
     thread = listen_from(&l, seen);
     ck_assert(heard(&l, "three"));
+    stop_listening(&l, thread);
     const char *two = strstr(l.text, "two");
     ck_assert_ptr_nonnull(two);
     ck_assert_ptr_nonnull(strstr(two, "three"));
     ck_assert_ptr_null(strstr(l.text, "\"one\""));
     ck_assert_ptr_null(strstr(l.text, "missed"));
-    stop_listening(&l, thread);
 }
 END_TEST
 
