@@ -1,3 +1,4 @@
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <talloc.h>
@@ -13,6 +14,7 @@
 #include "lifecycle/store/user.h"
 
 #define COOKIE_MAX_AGE_S 2678400 /* 31 days */
+#define LOGINS_MAX       16      /* at once: two are hashed, the others wait */
 #define PASSWORD_MIN     8
 #define PASSWORD_MAX     1024
 
@@ -71,9 +73,13 @@ static int find_user(struct trk_request *req, const char *username, struct user 
     return code < 0 ? code : user_store_get(conn, trk_req_mem(req), username, ret, err);
 }
 
+/* Logins that wait for the hash: more are refused, so that a flood of them leaves threads for the
+ * rest. */
+static atomic_int logins;
+
 /* TRK_UNAUTHENTICATED unless the password is right. Hashing happens with no connection held. */
-static int check_password(struct trk_request *req, const char *username, const char *password,
-                          struct user **ret, char **ret_new_hash, struct trk_err *err)
+static int compare_password(struct trk_request *req, const char *username, const char *password,
+                            struct user **ret, char **ret_new_hash, struct trk_err *err)
 {
     char hash[TRK_PASSWORD_HASH_SIZE];
     if (strlen(password) > PASSWORD_MAX) {
@@ -98,6 +104,19 @@ static int check_password(struct trk_request *req, const char *username, const c
     }
     *ret = user;
     return 0;
+}
+
+static int check_password(struct trk_request *req, const char *username, const char *password,
+                          struct user **ret, char **ret_new_hash, struct trk_err *err)
+{
+    int code = TRK_TOO_MANY;
+    if (atomic_fetch_add(&logins, 1) < LOGINS_MAX) {
+        code = compare_password(req, username, password, ret, ret_new_hash, err);
+    } else {
+        (void)trk_err_set(err, code, "too many logins at once, try again in a moment");
+    }
+    atomic_fetch_sub(&logins, 1);
+    return code;
 }
 
 static int post_login(struct trk_request *req, struct trk_err *err)

@@ -82,7 +82,7 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
         "as "
         "expired, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
         "not_used_today, " SUBJECT_COLUMNS " from registry_authtoken t join registry_authsubject s "
-                                           "on s.id = t.auth_subject_id" SUBJECT_JOINS
+        "on s.id = t.auth_subject_id" SUBJECT_JOINS
         "and ($2::text is null or p.scope in ($2, 'full_access')) and ($3::text is null or "
         "((p.job_id is null or exists (select 1 from registry_job x where x.id = p.job_id and "
         "x.name = $3)) and (p.job_family_id is null or exists (select 1 from registry_jobfamily x "

@@ -2,6 +2,7 @@
 answers to whom is in tests/unit/lifecycle/test_api.c."""
 
 import base64
+import concurrent.futures
 import contextlib
 import io
 import json
@@ -157,6 +158,17 @@ def test_tokens_of_all_kinds_of_wrong(own):
         assert reply.status_code == 401, (token[:40], reply.text)
         assert token not in reply.text or len(token) < 4
     assert all(token not in own.log("lifecycle") for token in wrong if len(token) > 40)
+
+
+def test_a_flood_of_logins_leaves_room_for_the_rest(own):
+    login = {"username": "admin", "password": "wrong"}
+    with concurrent.futures.ThreadPoolExecutor(48) as pool:
+        replies = [pool.submit(own.lifecycle.post, "/api/v1/users/login", json=login, token=None) for _ in range(96)]
+        began = time.monotonic()
+        assert own.lifecycle.get("/api/v1/job").status_code == 200
+        assert time.monotonic() - began < 2
+        statuses = {r.result().status_code for r in replies}
+    assert 401 in statuses and statuses <= {401, 429}
 
 
 def test_two_lifecycles_on_one_database(own):
