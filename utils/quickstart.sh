@@ -11,7 +11,7 @@ make --no-print-directory -s -j"$(nproc)" all
 utils/local.sh up
 settings=$(utils/local.sh env)
 eval "$settings"
-racetrack=$RACETRACK_BIN/racetrack
+racetrack=${RACETRACK_BIN:-$top/build/release/bin}/racetrack
 
 # The alias dev of the user's own config is theirs when it leads to another machine.
 alias=dev
