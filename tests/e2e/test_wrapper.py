@@ -584,6 +584,23 @@ def test_blocking_handlers_run_beside_each_other(job):
         assert hanging.result().status == 200
 
 
+def test_threads_within_a_memory_limit(job):
+    """Where no more threads fit, calls wait for those that are there; none is lost."""
+    w = job("""
+        import resource, time
+        class Model:
+            def __init__(self):
+                used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+                resource.setrlimit(resource.RLIMIT_AS, (used + 40_000_000, used + 40_000_000))
+            def perform(self):
+                time.sleep(0.05)
+                return 1
+    """)
+    with ThreadPoolExecutor(32) as pool:
+        answers = list(pool.map(lambda i: w.call(), range(64)))
+    assert {a.status for a in answers} == {200}, w.log()
+
+
 def test_concurrency_limit_and_queue(job):
     w = job(SLEEPER, manifest="{name: a, jobtype_extra: {max_concurrency: 2, max_concurrency_queue: 3}}")
     with ThreadPoolExecutor(12) as pool:

@@ -4,16 +4,19 @@
  * Python's business (racetrack_worker/).
  */
 #define PY_SSIZE_T_CLEAN
+#define Py_LIMITED_API 0x030A0000 /* one build for the interpreters from 3.10 on */
 #include <Python.h>
 
 #include <errno.h>
 #include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
-#include <sys/prctl.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "wrapper/ring.h"
+
+#define LIMITED_STACK (2 << 20)
 
 static struct ring_worker worker;
 static bool attached;
@@ -44,6 +47,17 @@ static void *watch_front(void *unused)
     return NULL;
 }
 
+/* A job with a memory limit has no address space for 8 MiB of stack a thread. */
+static void limit_stacks(void)
+{
+    PyObject *module = PyImport_ImportModule("_thread");
+    PyObject *old = module != NULL ? PyObject_CallMethod(module, "stack_size", "i", LIMITED_STACK)
+                                   : NULL;
+    PyErr_Clear(); /* then they stay as they are */
+    Py_XDECREF(old);
+    Py_XDECREF(module);
+}
+
 /* attach(ring_fd, event_fd, life_fd) */
 static PyObject *attach(PyObject *self, PyObject *args)
 {
@@ -54,6 +68,10 @@ static PyObject *attach(PyObject *self, PyObject *args)
     }
     /* Arenas cost 64 MiB of address space each, which jobs with a memory limit do not have. */
     (void)mallopt(M_ARENA_MAX, 2);
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur != RLIM_INFINITY) {
+        limit_stacks();
+    }
     /* Handlers, not SIG_IGN: that would be inherited by the programs that user code starts. */
     struct sigaction action;
     memset(&action, 0, sizeof(action));
@@ -100,7 +118,7 @@ static PyObject *read_bytes(int slot, uint64_t at, uint64_t len)
     if (bytes == NULL) {
         return NULL;
     }
-    int code = ring_worker_read(&worker, slot, at, PyBytes_AS_STRING(bytes), (size_t)len);
+    int code = ring_worker_read(&worker, slot, at, PyBytes_AsString(bytes), (size_t)len);
     if (code < 0) {
         Py_DECREF(bytes);
         errno = -code;
@@ -123,7 +141,7 @@ static PyObject *read_body(int slot, const struct ring_slot *s)
         if (bytes == NULL) {
             return NULL;
         }
-        text = PyUnicode_DecodeUTF8(PyBytes_AS_STRING(bytes), PyBytes_GET_SIZE(bytes), NULL);
+        text = PyUnicode_DecodeUTF8(PyBytes_AsString(bytes), PyBytes_Size(bytes), NULL);
         Py_DECREF(bytes);
     }
     if (text == NULL && PyErr_ExceptionMatches(PyExc_UnicodeDecodeError)) {
@@ -198,8 +216,8 @@ static const char *utf8(PyObject *text, Py_ssize_t *ret_len, PyObject **ret_owne
         PyErr_Clear();
         *ret_owner = PyUnicode_AsEncodedString(text, "utf-8", "backslashreplace");
         if (*ret_owner != NULL) {
-            bytes = PyBytes_AS_STRING(*ret_owner);
-            *ret_len = PyBytes_GET_SIZE(*ret_owner);
+            bytes = PyBytes_AsString(*ret_owner);
+            *ret_len = PyBytes_Size(*ret_owner);
         }
     }
     return bytes;
@@ -218,7 +236,7 @@ static PyObject *complete(PyObject *self, PyObject *const *args, Py_ssize_t coun
     }
     long slot = PyLong_AsLong(args[0]);
     long status = PyLong_AsLong(args[1]);
-    const char *type = args[2] == Py_None ? NULL : PyUnicode_AsUTF8(args[2]);
+    const char *type = args[2] == Py_None ? NULL : PyUnicode_AsUTF8AndSize(args[2], NULL);
     if (PyErr_Occurred()) {
         return NULL;
     }

@@ -41,12 +41,12 @@ def start_spare(job):
     global _threads
     if _threads >= THREADS_MAX:
         return
-    if "threading" not in sys.modules:
-        import threading  # noqa: F401  first in the main thread, which it takes its importer for
     try:
+        if "threading" not in sys.modules:
+            import threading  # noqa: F401  first in the main thread, which it takes its importer for
         start_new_thread(serve, (job,))
         _threads += 1
-    except RuntimeError:
+    except (RuntimeError, MemoryError):
         pass  # a memory limit: go on with the threads that are there
 
 
@@ -54,10 +54,10 @@ def serve(job):
     endpoints = job.endpoints
     while True:
         slot, kind, index, head, body, spare_needed = take()
-        if spare_needed:
-            start_spare(job)
         payload = None
-        try:
+        try:  # nothing may leave it: a request that nobody answers waits for its time-out
+            if spare_needed:
+                start_spare(job)
             if kind == KIND_METRICS:
                 complete(slot, 200, "text/plain; version=0.0.4; charset=utf-8", metrics_text(job))
                 continue
@@ -217,7 +217,10 @@ def fail(slot, kind, index, job, head, e, payload):
         try:
             complete(slot, 500, None, text)
         except BaseException:
-            os.write(2, b"a request could not be answered\n")
+            try:
+                os.write(2, b"a request could not be answered\n")
+            except BaseException:
+                pass
 
 
 def is_bad_call(e, handler, payload):
