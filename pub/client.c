@@ -37,20 +37,30 @@ void pub_block_reset(struct pub_block *block)
     *block = (struct pub_block){0};
 }
 
-static void keep(struct pub_block *block, const char *bytes, size_t len)
+void pub_block_add(struct pub_block *block, const char *bytes, size_t len)
 {
-    if (len > 0) {
-        block->bytes = trk_xmalloc(len);
-        memcpy(block->bytes, bytes, len);
-        block->at = 0;
-        block->len = len;
+    if (len == 0) {
+        return;
     }
+    size_t left = block->len - block->at;
+    char *joined = trk_xmalloc(left + len);
+    if (left > 0) {
+        memcpy(joined, block->bytes + block->at, left);
+    }
+    memcpy(joined + left, bytes, len);
+    free(block->bytes);
+    *block = (struct pub_block){.bytes = joined, .len = left + len};
 }
 
 int pub_send_two(int fd, struct pub_block *block, const char *a, size_t a_len, const char *b,
                  size_t b_len, size_t *b_sent, bool *ret_is_full)
 {
     ssize_t n;
+    if (block->bytes != NULL) { /* behind what still waits */
+        pub_block_add(block, a, a_len);
+        *ret_is_full = true;
+        return 0;
+    }
     if (b_len == 0) {
         n = send(fd, a, a_len, MSG_NOSIGNAL);
     } else {
@@ -64,7 +74,7 @@ int pub_send_two(int fd, struct pub_block *block, const char *a, size_t a_len, c
     size_t sent = n > 0 ? (size_t)n : 0;
     *ret_is_full = sent < a_len + b_len;
     if (sent < a_len) {
-        keep(block, a + sent, a_len - sent);
+        pub_block_add(block, a + sent, a_len - sent);
     } else {
         *b_sent += sent - a_len;
     }

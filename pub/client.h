@@ -86,6 +86,8 @@ int pub_send_two(int fd, struct pub_block *block, const char *a, size_t a_len, c
 /* What is left in `block`. */
 int pub_send_block(int fd, struct pub_block *block, bool *ret_is_full);
 void pub_block_reset(struct pub_block *block);
+/* Puts a copy of the bytes behind what is left. */
+void pub_block_add(struct pub_block *block, const char *bytes, size_t len);
 
 /* call.c */
 void pub_call_dispatch(struct pub_client *c, size_t head_len);

@@ -210,7 +210,7 @@ static void frame_answer(struct pub_client *c, const struct trk_h1_response *r, 
     c->out.dechunk = body == TRK_H1_CHUNKED && c->minor == 0;
     c->keep_alive = c->keep_alive && c->in.is_done && body != TRK_H1_UNTIL_CLOSE &&
                     !c->out.dechunk && !c->worker->is_draining;
-    c->job_keeps_alive = r->keep_alive || (c->is_head && r->body == TRK_H1_UNTIL_CLOSE);
+    c->job_keeps_alive = r->keep_alive;
 }
 
 /* A whole head is in c->out. */
@@ -238,10 +238,6 @@ static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t 
         return;
     }
     c->has_response = true;
-    if (c->to_client.bytes != NULL) { /* a 100 (Continue) still waits */
-        bad_answer(c, "the client does not read");
-        return;
-    }
     size_t body_sent = 0;
     bool is_full = false;
     int n = pub_send_two(c->watch.fd, &c->to_client, w->scratch, pub_text_len(&t),

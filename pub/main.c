@@ -36,13 +36,26 @@ static void block_signals(sigset_t *ret)
     (void)signal(SIGPIPE, SIG_IGN);
 }
 
+/* The public development tokens open lifecycle to everybody who reaches this port. */
+static int check_profile(const struct pub_config *config, const char *token, struct trk_err *err)
+{
+    static const char unknown_key[] = "pub is not told the key that its token was signed with";
+    struct trk_token who;
+    bool is_public = trk_jwt_verify(token, TRK_DEV_AUTH_KEY, &who, NULL) == 0;
+    if (trk_profile_check(config->profile, config->addr, is_public ? TRK_DEV_AUTH_KEY : unknown_key,
+                          err) < 0) {
+        return is_public ? trk_err_wrap(err, "LIFECYCLE_AUTH_TOKEN") : err->code;
+    }
+    return 0;
+}
+
 static int serve(const struct pub_config *config, struct trk_err *err)
 {
     trk_autofree char *token = NULL;
-    struct trk_err no_token = {0};
     if (trk_profile_internal_token(config->profile, config->lifecycle_auth_token, "pub", &token,
-                                   &no_token) < 0) {
-        return trk_err_set(err, no_token.code, "%s", no_token.text);
+                                   err) < 0 ||
+        check_profile(config, token, err) < 0) {
+        return err->code;
     }
     sigset_t signals;
     block_signals(&signals);

@@ -69,11 +69,8 @@ void pub_reply(struct pub_client *c, int status, const char *content_type, const
     trk_assert(!t.overflow);
     size_t head_len = pub_text_len(&t);
     size_t body_len = c->is_head ? 0 : len;
-    pub_block_reset(&c->to_client);
-    c->to_client.bytes = trk_xmalloc(head_len + body_len);
-    c->to_client.len = head_len + body_len;
-    memcpy(c->to_client.bytes, head, head_len);
-    memcpy(c->to_client.bytes + head_len, body, body_len);
+    pub_block_add(&c->to_client, head, head_len);
+    pub_block_add(&c->to_client, body, body_len);
     c->is_writable = true;
     c->state = PUB_CLIENT_REPLY;
 }

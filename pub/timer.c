@@ -71,8 +71,7 @@ void pub_wheel_advance(struct pub_wheel *wheel, int64_t now_ns)
     if (now <= wheel->tick) {
         return;
     }
-    struct pub_timer due;
-    due.next = due.prev = &due;
+    struct pub_timer due = {.next = &due, .prev = &due};
     int64_t first = wheel->tick + 1;
     if (now - first >= PUB_WHEEL_SLOTS) {
         first = now - PUB_WHEEL_SLOTS + 1;

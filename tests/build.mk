@@ -2,6 +2,7 @@
 # it: fuzz_NAME_AREAS := pub. `make fuzz-replay` (part of `make test`) runs every seed through its target; it works with
 # SAN= too. `make fuzz TARGET=yaml SECONDS=30` searches for new inputs with clang's libFuzzer.
 fuzz_wrapper_route_AREAS := wrapper
+fuzz_pub_input_AREAS := pub
 FUZZ_NAMES := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 FUZZ_BINARIES := $(FUZZ_NAMES:%=$(B)/tests/fuzz/fuzz_%)
 FUZZ_TARGETS := fuzz-replay

@@ -18,9 +18,10 @@ static char answer[256], decision[1024];
 static void prepare(int port)
 {
     char json[512];
-    (void)snprintf(answer, sizeof(answer),
-                   "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
-                   strlen(BODY), BODY);
+    (void)snprintf(
+        answer, sizeof(answer),
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
+        strlen(BODY), BODY);
     (void)snprintf(json, sizeof(json),
                    "{\"job\":{\"name\":\"adder\",\"version\":\"0.0.1\",\"status\":\"running\","
                    "\"internal_name\":\"127.0.0.1:%d\"},\"caller\":\"ESC bench\","

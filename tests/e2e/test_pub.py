@@ -1041,6 +1041,48 @@ def test_taken_port_is_named(make_pub, lifecycle, job, tmp_path):
     assert first.call("/live").status == 200
 
 
+def test_names_are_resolved_without_holding_up_others(pub, lifecycle, job):
+    lifecycle.jobs["adder"]["job"].update(internal_name=f"localhost:{job.port}", replica_internal_names=[])
+    assert all(pub.call(CALL).status == 200 for _ in range(3))
+    lifecycle.add("ghost", job)
+    lifecycle.jobs["ghost"]["job"].update(internal_name="no-such-host.invalid:7000", replica_internal_names=[])
+    answer = pub.call("/pub/job/ghost/latest/x")
+    assert answer.status == 502
+    assert answer.json()["error"].startswith("Reverse proxy error: connection failed to a target job")
+
+
+def test_unusable_address_is_an_error_of_lifecycle(pub, lifecycle):
+    lifecycle.jobs["adder"]["job"].update(internal_name="", replica_internal_names=[])
+    assert pub.call(CALL).status == 500
+
+
+@pytest.mark.parametrize(
+    "env,text",
+    [
+        ({"LIFECYCLE_URL": "https://lifecycle/"}, "LIFECYCLE_URL 'https://lifecycle/': must be http://host:port/path"),
+        ({"FORWARD_TO_PROTOCOL": "https"}, "FORWARD_TO_PROTOCOL: 'https' is not supported"),
+        ({"REQUEST_TRACING_HEADER": "X Y"}, "REQUEST_TRACING_HEADER: 'X Y' is not a header name"),
+        ({"RACETRACK_PROFILE": ""}, "LIFECYCLE_AUTH_TOKEN is required"),
+        ({"RACETRACK_PROFILE": "prod"}, "LIFECYCLE_AUTH_TOKEN is required"),
+        ({"PUB_ADDR": "no.such.addr.invalid"}, "PUB_ADDR 'no.such.addr.invalid'"),
+        ({"PUB_PORT": "70000"}, "PUB_PORT"),
+    ],
+)
+def test_wrong_setting_is_named(lifecycle, tmp_path, env, text):
+    with pytest.raises(AssertionError) as raised:
+        Pub(lifecycle, tmp_path, **env)
+    assert text in str(raised.value)
+
+
+def test_public_token_stays_on_this_machine(make_pub, lifecycle, job, tmp_path):
+    make_pub()
+    token = lifecycle.stream_requests[0]["x-racetrack-auth"]
+    folder = tmp_path / "open"
+    folder.mkdir()
+    with pytest.raises(AssertionError, match="development key that everybody knows"):
+        Pub(lifecycle, folder, PUB_ADDR="0.0.0.0", RACETRACK_PROFILE="", LIFECYCLE_AUTH_TOKEN=token)
+
+
 def test_tokens_are_never_logged(make_pub, lifecycle, job):
     pub = make_pub(LOG_LEVEL="debug")
     pub.call(CALL, token="very-secret-token")
