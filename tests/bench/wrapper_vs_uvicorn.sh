@@ -26,7 +26,6 @@ PY
 cat >"$dir/peer.py" <<'PY'
 import json
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 

@@ -708,6 +708,26 @@ def test_crash_loop_backs_off(job):
     assert w.get("/live").status == 200
 
 
+def test_replacement_that_cannot_load_is_tried_again(job):
+    w = job("""
+        import os
+        class Model:
+            def __init__(self):
+                open("weights.bin").close()
+            def perform(self, crash=False):
+                if crash: os._exit(1)
+                return "ok"
+    """, files={"weights.bin": "w"})
+    os.rename(w.folder / "weights.bin", w.folder / "away")
+    assert w.call(crash=True).status == 502
+    live = wait_for(lambda: (a := w.get("/live")).status == 500 and a, "the failure")
+    assert "weights.bin" in live.json["error"]
+    assert "weights.bin" in w.call().json["error"]
+    os.rename(w.folder / "away", w.folder / "weights.bin")
+    wait_for(lambda: w.get("/ready").status == 200, "the recovery")
+    assert w.call().json == "ok" and w.get("/live").status == 200
+
+
 def test_hang_is_answered_and_replaced(job):
     w = job(CRASHER, RACETRACK_WRAPPER_REQUEST_TIMEOUT="0.5")
     old = w.call().json
