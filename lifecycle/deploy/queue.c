@@ -22,6 +22,7 @@ struct deploy_queue {
     pthread_cond_t wake;   /* something to claim, or stop */
     pthread_cond_t change; /* a deployment moved, or stop */
     pthread_cond_t ended;  /* a worker finished its deployment */
+    pthread_cond_t keep;   /* stop, for the keeper */
     uint64_t wake_count, change_count;
     bool stop;
     pthread_t workers[WORKERS_MAX], keeper;
@@ -29,6 +30,7 @@ struct deploy_queue {
     bool has_keeper;
     struct work *active[WORKERS_MAX];
     struct trk_metric *requested, *ended_total, *deployed;
+    int instance_fd;
 };
 
 static void timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t ms)
@@ -47,6 +49,9 @@ static void timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t ms)
 void deploy_notify(struct lifecycle *lc)
 {
     struct deploy_queue *q = lc->deploy;
+    if (q == NULL) {
+        return;
+    }
     pthread_mutex_lock(&q->mutex);
     q->change_count++;
     pthread_cond_broadcast(&q->change);
@@ -56,6 +61,9 @@ void deploy_notify(struct lifecycle *lc)
 void deploy_wake(struct lifecycle *lc)
 {
     struct deploy_queue *q = lc->deploy;
+    if (q == NULL) {
+        return; /* not started yet: the workers look at their start */
+    }
     pthread_mutex_lock(&q->mutex);
     q->wake_count++;
     pthread_cond_signal(&q->wake);
@@ -64,7 +72,9 @@ void deploy_wake(struct lifecycle *lc)
 
 void deploy_count_requested(struct lifecycle *lc)
 {
-    trk_metric_inc(lc->deploy->requested);
+    if (lc->deploy != NULL) {
+        trk_metric_inc(lc->deploy->requested);
+    }
 }
 
 void deploy_count_ended(struct lifecycle *lc, bool is_done)
@@ -271,8 +281,8 @@ static void *keeper_main(void *arg)
     unsigned round = 0;
     for (;;) {
         pthread_mutex_lock(&q->mutex);
-        if (!q->stop) {
-            timed_wait(&q->change, &q->mutex, KEEPER_MS);
+        if (!q->stop && round > 0) {
+            timed_wait(&q->keep, &q->mutex, KEEPER_MS);
         }
         bool stop = q->stop, is_idle = true;
         for (unsigned i = 0; i < q->worker_count; i++) {
@@ -282,8 +292,14 @@ static void *keeper_main(void *arg)
         if (stop && is_idle) {
             return NULL;
         }
+        if (stop) {
+            trk_sleep_ms(20);
+        }
         if (++round % RENEW_EVERY == 0) {
             renew_leases(q);
+        }
+        if (!stop && trk_pg_pool_is_up(q->lc->pool)) {
+            instances_bury(q->lc);
         }
         TRK_PG_AUTO(conn)
         = NULL;
@@ -323,6 +339,9 @@ int deploy_wait_change(struct lifecycle *lc, const char *id, const char *status,
 {
     struct deploy_queue *q = lc->deploy;
     int64_t deadline = trk_now_ns() + timeout_ms * TRK_NS_PER_MS;
+    if (q == NULL) {
+        return trk_err_set(err, TRK_UNAVAILABLE, "lifecycle is still starting; try again");
+    }
     for (;;) {
         pthread_mutex_lock(&q->mutex);
         uint64_t seen = q->change_count; /* before the look: what comes after it is not missed */
@@ -354,6 +373,7 @@ static void init_conditions(struct deploy_queue *q)
     pthread_cond_init(&q->wake, &attr);
     pthread_cond_init(&q->change, &attr);
     pthread_cond_init(&q->ended, &attr);
+    pthread_cond_init(&q->keep, &attr);
     pthread_condattr_destroy(&attr);
 }
 
@@ -387,8 +407,13 @@ int deploy_start(struct lifecycle *lc, struct trk_err *err)
     q->deployed = trk_metrics_counter(lc->metrics, "deployed_job_total",
                                       "Deployments that succeeded", NULL);
     init_conditions(q);
+    int rc = instances_enter(lc, &q->instance_fd, err);
+    if (rc < 0) {
+        free(q);
+        return rc;
+    }
     lc->deploy = q;
-    int rc = start_threads(q, err);
+    rc = start_threads(q, err);
     if (rc < 0) {
         deploy_stop(lc, 0);
     }
@@ -406,6 +431,7 @@ void deploy_stop(struct lifecycle *lc, int64_t grace_ms)
     __atomic_store_n(&q->stop, true, __ATOMIC_RELEASE);
     pthread_cond_broadcast(&q->wake);
     pthread_cond_broadcast(&q->change);
+    pthread_cond_broadcast(&q->keep);
     for (bool is_busy = true; is_busy && trk_now_ns() < deadline;) {
         is_busy = false;
         for (unsigned i = 0; i < q->worker_count; i++) {
@@ -427,10 +453,8 @@ void deploy_stop(struct lifecycle *lc, int64_t grace_ms)
     if (q->has_keeper) {
         pthread_join(q->keeper, NULL);
     }
-    lc->deploy = NULL;
-    pthread_cond_destroy(&q->wake);
-    pthread_cond_destroy(&q->change);
-    pthread_cond_destroy(&q->ended);
-    pthread_mutex_destroy(&q->mutex);
-    free(q);
+    q->started = 0;
+    q->has_keeper = false;
+    instances_leave(lc, TRK_STEAL_FD(q->instance_fd));
+    /* The queue itself stays: requests that are still being answered may ask about it. */
 }

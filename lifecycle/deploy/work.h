@@ -62,6 +62,11 @@ int work_advance(struct work *work, struct trk_pg *conn, const struct queue_prog
 int work_finish(struct work *work, struct trk_pg *conn, const char *error, const char *warning,
                 struct trk_err *err) TRK_MUST_CHECK;
 
+/* instances.c: this process among those of its state folder. */
+int instances_enter(struct lifecycle *lc, int *ret_fd, struct trk_err *err) TRK_MUST_CHECK;
+void instances_leave(struct lifecycle *lc, int fd);
+void instances_bury(struct lifecycle *lc); /* frees what dead ones had in hand */
+
 /* queue.c: something about a deployment changed; wakes those who wait for it here. */
 void deploy_notify(struct lifecycle *lc);
 /* There is something to claim. */

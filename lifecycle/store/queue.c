@@ -64,6 +64,14 @@ int queue_release(struct trk_pg *conn, const char *owner, const char *id, struct
                         "ss", id, owner);
 }
 
+int queue_expire(struct trk_pg *conn, const char *owner, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_deployment set lease_owner = null, lease_until = null "
+                        "where lease_owner = $1 and status = 'in_progress'",
+                        "s", owner);
+}
+
 int queue_advance(struct trk_pg *conn, const char *owner, const char *id,
                   const struct queue_progress *p, bool is_durable, struct trk_err *err)
 {

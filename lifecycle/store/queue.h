@@ -37,6 +37,9 @@ int queue_renew(struct trk_pg *conn, const char *owner, const char *id,
 int queue_release(struct trk_pg *conn, const char *owner, const char *id,
                   struct trk_err *err) TRK_MUST_CHECK;
 
+/* The owner is dead: what it held is free. */
+int queue_expire(struct trk_pg *conn, const char *owner, struct trk_err *err) TRK_MUST_CHECK;
+
 /* What a finished step leaves in the row; NULL leaves a column as it is. */
 struct queue_progress {
     const char *step, *phase;
