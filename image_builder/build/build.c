@@ -209,14 +209,10 @@ int build_check_job_type(struct build *build, struct trk_err *err)
 
 int build_add_code(struct build *build, struct trk_err *err)
 {
-    STORE_TEMP_AUTO(temp) = NULL;
-    int rc = store_temp_new(build->ib->store, &temp, err);
+    int rc = store_temp_new(build->ib->store, &build->code_temp, err);
     if (rc == 0) {
-        rc = trk_oci_layer_write(build->folder_fd, "src/job", store_temp_fd(temp), CODE_LEVEL,
-                                 &build->code, err);
-    }
-    if (rc == 0) {
-        rc = store_temp_commit_as(temp, build->code.digest, build->code.size_bytes, err);
+        rc = trk_oci_layer_write(build->folder_fd, "src/job", store_temp_fd(build->code_temp),
+                                 CODE_LEVEL, &build->code, err);
     }
     (void)snprintf(build->code.role, sizeof(build->code.role), "code");
     return rc < 0 ? trk_err_wrap(err, "packing the job's folder") : 0;
@@ -245,17 +241,19 @@ int build_make_image(struct build *build, struct trk_err *err)
                                             .labels = labels};
     trk_autofree char *config = NULL;
     trk_autofree char *manifest = NULL;
-    char repository[256], config_digest[TRK_DIGEST_SIZE];
+    char repository[256];
     int64_t began_ns = trk_now_ns();
     build_repository(build->ib->config->docker_registry_namespace, build->job_name, repository);
     int rc = trk_oci_image_make(&spec, &config, &manifest, err);
     if (rc == 0) {
-        rc = store_put(build->ib->store, config, strlen(config), config_digest, err);
-    }
-    if (rc == 0) {
-        rc = store_manifest_put(build->ib->store, repository, build->request.tag,
-                                TRK_OCI_MANIFEST_TYPE, manifest, strlen(manifest),
-                                build->image_digest, err);
+        const struct store_image image = {.repository = repository,
+                                          .tag = build->request.tag,
+                                          .config = config,
+                                          .manifest = manifest,
+                                          .temps = &build->code_temp,
+                                          .descriptors = &build->code,
+                                          .count = 1};
+        rc = store_image_put(build->ib->store, &image, build->image_digest, err);
     }
     if (rc == 0) {
         trk_metric_inc(build->ib->m.images_pushed);
@@ -281,6 +279,7 @@ void build_fini(struct build *build)
 {
     build_secrets_fini(&build->secrets);
     trk_buf_fini(&build->warnings);
+    store_temp_free(build->code_temp);
     if (build->folder_fd >= 0) {
         (void)close(build->folder_fd);
     }

@@ -49,6 +49,7 @@ struct build {
     int folder_fd;     /* of it; -1 before the source is there */
     char version[128]; /* of the source: git describe, or "tar" */
     struct trk_buf warnings;
+    struct store_temp *code_temp; /* the code layer; stored together with the image */
     struct trk_oci_descriptor code, dependencies; /* the latter without a digest: none */
     /* the result */
     char image_name[1024];

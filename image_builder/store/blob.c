@@ -25,8 +25,7 @@ static const char *hex_of(const char *digest)
 
 char *store_blob_path(const struct store *store, const char *digest)
 {
-    const char *hex = hex_of(digest);
-    return store_path(store, "blobs/sha256/%.2s/%s", hex, hex);
+    return store_path(store, "blobs/sha256/%s", hex_of(digest));
 }
 
 /* ---- what was verified ---- */
@@ -244,30 +243,48 @@ int store_temp_add(struct store_temp *temp, const void *bytes, size_t len, struc
     return 0;
 }
 
+struct store_pending store_temp_pending(const struct store_temp *temp, const char *path)
+{
+    return (struct store_pending){.fd = temp->fd, .temp_path = temp->path, .path = path};
+}
+
+void store_temp_done(struct store_temp *temp, const char *digest)
+{
+    struct stat st;
+    temp->is_committed = true;
+    if (digest != NULL && fstat(temp->fd, &st) == 0) {
+        remember_verified(temp->store, hex_of(digest), &st);
+    }
+}
+
+int store_temp_seal(struct store_temp *temp, int64_t size_bytes, struct trk_err *err)
+{
+    struct stat st;
+    if (fchmod(temp->fd, 0444) < 0 || fstat(temp->fd, &st) < 0) {
+        return trk_err_errno(err, errno, "storing a blob");
+    }
+    return st.st_size == size_bytes
+               ? 0
+               : trk_err_set(err, TRK_INTERNAL, "a blob was written with %lld bytes, not %lld",
+                             (long long)st.st_size, (long long)size_bytes);
+}
+
 int store_temp_commit_as(struct store_temp *temp, const char *digest, int64_t size_bytes,
                          struct trk_err *err)
 {
-    struct store *store = temp->store;
-    struct stat st;
-    int64_t present;
-    if (store_blob_has(store, digest, &present)) {
+    if (store_blob_has(temp->store, digest, NULL)) {
         return 0; /* and the copy just written goes with the temp */
     }
-    if (fchmod(temp->fd, 0444) < 0 || fstat(temp->fd, &st) < 0) {
-        return trk_err_errno(err, errno, "storing blob %s", digest);
+    trk_autofree char *path = store_blob_path(temp->store, digest);
+    struct store_pending pending = store_temp_pending(temp, path);
+    int rc = store_temp_seal(temp, size_bytes, err);
+    if (rc == 0) {
+        rc = store_publish(&pending, 1, err);
     }
-    if (st.st_size != size_bytes) {
-        return trk_err_set(err, TRK_INTERNAL, "blob %s was written with %lld bytes, not %lld",
-                           digest, (long long)st.st_size, (long long)size_bytes);
+    if (pending.is_done) {
+        store_temp_done(temp, digest);
     }
-    trk_autofree char *path = store_blob_path(store, digest);
-    int rc = store_publish(store, temp->fd, temp->path, path, err);
-    if (rc < 0) {
-        return rc;
-    }
-    temp->is_committed = true;
-    remember_verified(store, hex_of(digest), &st);
-    return 0;
+    return rc;
 }
 
 int store_temp_commit(struct store_temp *temp, const char *want, char ret_digest[TRK_DIGEST_SIZE],

@@ -36,24 +36,19 @@ static void sweep_blob(struct store *store, const char *digest, const json_t *us
 static int sweep(struct store *store, const json_t *used, int64_t before_s,
                  struct store_gc_result *ret, struct trk_err *err)
 {
-    for (unsigned i = 0; i < 256; i++) {
-        trk_autofree char *folder = store_path(store, "blobs/sha256/%02x", i);
-        json_auto_t *names = NULL;
-        int rc = store_list(folder, &names, err);
-        if (rc < 0) {
-            return rc;
-        }
-        size_t k;
-        json_t *name;
-        json_array_foreach (names, k, name) {
-            char digest[TRK_DIGEST_SIZE];
-            (void)snprintf(digest, sizeof(digest), "sha256:%s", json_string_value(name));
-            if (trk_digest_is_valid(digest)) {
-                sweep_blob(store, digest, used, before_s, ret);
-            }
+    trk_autofree char *folder = store_path(store, "blobs/sha256");
+    json_auto_t *names = NULL;
+    int rc = store_list(folder, &names, err);
+    size_t i;
+    json_t *name;
+    json_array_foreach (names, i, name) {
+        char digest[TRK_DIGEST_SIZE];
+        (void)snprintf(digest, sizeof(digest), "sha256:%s", json_string_value(name));
+        if (trk_digest_is_valid(digest)) {
+            sweep_blob(store, digest, used, before_s, ret);
         }
     }
-    return 0;
+    return rc;
 }
 
 int store_gc(struct store *store, const json_t *more_roots, int64_t grace_s,

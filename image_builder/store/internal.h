@@ -28,13 +28,26 @@ struct store {
     struct verified verified[VERIFIED_SLOTS];
 };
 
-/* fsync, then rename to `path` (below root, its folders are made), then fsync of the folder. */
-int store_publish(struct store *store, int fd, const char *temp_path, const char *path,
-                  struct trk_err *err) TRK_MUST_CHECK;
+/* A file in tmp/ that is to appear at `path`. */
+struct store_pending {
+    int fd; /* borrows */
+    const char *temp_path, *path;
+    bool is_done; /* it has appeared */
+};
+/* Makes all of them appear, in this order, each whole. What costs is waiting for the disk, and a
+ * file system commits what was begun together together: so first all are written out, then all are
+ * renamed, then each folder is synced once. After a failure those not done are still in tmp/. */
+int store_publish(struct store_pending *pending, size_t count, struct trk_err *err) TRK_MUST_CHECK;
 /* Makes a small file appear at `path` whole. */
 int store_write_file(struct store *store, const char *path, const void *bytes, size_t len,
                      struct trk_err *err) TRK_MUST_CHECK;
 int store_fsync_parent(const char *path, struct trk_err *err) TRK_MUST_CHECK;
+/* For a batch: where a temp lies, that it has become the blob (or need not). */
+struct store_pending store_temp_pending(const struct store_temp *temp, const char *path);
+/* Read-only from here on; checks that it has the size that its writer reported. */
+int store_temp_seal(struct store_temp *temp, int64_t size_bytes,
+                    struct trk_err *err) TRK_MUST_CHECK;
+void store_temp_done(struct store_temp *temp, const char *digest);
 /* Returns owned. */
 char *store_path(const struct store *store, const char *fmt, ...) TRK_PRINTF(2, 3);
 char *store_blob_path(const struct store *store, const char *digest);

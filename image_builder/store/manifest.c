@@ -47,31 +47,159 @@ static int check_blobs(struct store *store, const struct trk_oci_image *image, s
     return 0;
 }
 
+/* Files that are to appear together. */
+struct batch {
+    struct store *store;
+    struct store_temp *temps[STORE_IMAGE_TEMPS_MAX + 4];
+    bool is_owned[STORE_IMAGE_TEMPS_MAX + 4];
+    char *paths[STORE_IMAGE_TEMPS_MAX + 4];
+    char digests[STORE_IMAGE_TEMPS_MAX + 4][TRK_DIGEST_SIZE]; /* of blobs; "" for other files */
+    size_t count;
+};
+
+static void batch_fini(struct batch *batch)
+{
+    for (size_t i = 0; i < batch->count; i++) {
+        if (batch->is_owned[i]) {
+            store_temp_free(batch->temps[i]);
+        }
+        free(batch->paths[i]);
+    }
+}
+
+static void batch_add(struct batch *batch, struct store_temp *temp, bool is_owned, char *path,
+                      const char *digest)
+{
+    trk_assert(batch->count < TRK_COUNT(batch->temps));
+    size_t i = batch->count++;
+    batch->temps[i] = temp;
+    batch->is_owned[i] = is_owned;
+    batch->paths[i] = path;
+    (void)snprintf(batch->digests[i], sizeof(batch->digests[i]), "%s", digest);
+}
+
+/* Takes path. */
+static int batch_add_bytes(struct batch *batch, char *path, const char *digest, const void *bytes,
+                           size_t len, struct trk_err *err)
+{
+    struct store_temp *temp = NULL;
+    int rc = store_temp_new(batch->store, &temp, err);
+    if (rc < 0) {
+        free(path);
+        return rc;
+    }
+    batch_add(batch, temp, true, path, digest);
+    rc = store_temp_add(temp, bytes, len, err);
+    if (rc == 0 && digest[0] != '\0') {
+        rc = store_temp_seal(temp, (int64_t)len, err);
+    }
+    return rc;
+}
+
+static int batch_add_blob(struct batch *batch, const void *bytes, size_t len,
+                          char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err)
+{
+    trk_digest(bytes, len, ret_digest);
+    if (store_blob_has(batch->store, ret_digest, NULL)) {
+        return 0;
+    }
+    return batch_add_bytes(batch, store_blob_path(batch->store, ret_digest), ret_digest, bytes, len,
+                           err);
+}
+
+static int batch_commit(struct batch *batch, struct trk_err *err)
+{
+    struct store_pending pending[TRK_COUNT(batch->temps)];
+    for (size_t i = 0; i < batch->count; i++) {
+        pending[i] = store_temp_pending(batch->temps[i], batch->paths[i]);
+    }
+    int rc = store_publish(pending, batch->count, err);
+    for (size_t i = 0; i < batch->count; i++) {
+        if (pending[i].is_done) {
+            store_temp_done(batch->temps[i],
+                            batch->digests[i][0] != '\0' ? batch->digests[i] : NULL);
+        }
+    }
+    return rc;
+}
+
+/* The manifest, its link and its tag. */
+static int batch_add_manifest(struct batch *batch, const char *repository, const char *tag,
+                              const char *media_type, const char *bytes, size_t len,
+                              char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err)
+{
+    int rc = batch_add_blob(batch, bytes, len, ret_digest, err);
+    if (rc == 0) {
+        rc = batch_add_bytes(batch, link_path(batch->store, repository, ret_digest), "", media_type,
+                             strlen(media_type), err);
+    }
+    if (rc == 0 && tag != NULL) {
+        rc = batch_add_bytes(batch, tag_path(batch->store, repository, tag), "", ret_digest,
+                             strlen(ret_digest), err);
+    }
+    return rc;
+}
+
 int store_manifest_put(struct store *store, const char *repository, const char *tag,
                        const char *media_type, const char *bytes, size_t len,
                        char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err)
 {
     trk_autofree struct trk_oci_image *image = trk_xcalloc(1, sizeof(*image));
+    struct batch batch = {.store = store};
+    char digest[TRK_DIGEST_SIZE];
     int rc = trk_oci_manifest_parse(bytes, len, image, err);
     if (rc == 0) {
         rc = check_blobs(store, image, err); /* also marks them as just used: see store_gc */
     }
-    char digest[TRK_DIGEST_SIZE];
     if (rc == 0) {
-        rc = store_put(store, bytes, len, digest, err);
+        rc = batch_add_manifest(&batch, repository, tag, media_type, bytes, len, digest, err);
     }
-    if (rc < 0) {
-        return rc;
-    }
-    trk_autofree char *link = link_path(store, repository, digest);
-    rc = store_write_file(store, link, media_type, strlen(media_type), err);
-    if (rc == 0 && tag != NULL) {
-        trk_autofree char *path = tag_path(store, repository, tag);
-        rc = store_write_file(store, path, digest, strlen(digest), err);
+    if (rc == 0) {
+        rc = batch_commit(&batch, err);
     }
     if (rc == 0) {
         memcpy(ret_digest, digest, sizeof(digest));
     }
+    batch_fini(&batch);
+    return rc;
+}
+
+static int batch_add_image(struct batch *batch, const struct store_image *image,
+                           char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err)
+{
+    char config_digest[TRK_DIGEST_SIZE];
+    trk_assert(image->count <= STORE_IMAGE_TEMPS_MAX);
+    for (size_t i = 0; i < image->count; i++) {
+        const struct trk_oci_descriptor *d = &image->descriptors[i];
+        if (store_blob_has(batch->store, d->digest, NULL)) {
+            continue;
+        }
+        int rc = store_temp_seal(image->temps[i], d->size_bytes, err);
+        if (rc < 0) {
+            return rc;
+        }
+        batch_add(batch, image->temps[i], false, store_blob_path(batch->store, d->digest),
+                  d->digest);
+    }
+    int rc = batch_add_blob(batch, image->config, strlen(image->config), config_digest, err);
+    return rc < 0 ? rc
+                  : batch_add_manifest(batch, image->repository, image->tag, TRK_OCI_MANIFEST_TYPE,
+                                       image->manifest, strlen(image->manifest), ret_digest, err);
+}
+
+int store_image_put(struct store *store, const struct store_image *image,
+                    char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err)
+{
+    struct batch batch = {.store = store};
+    char digest[TRK_DIGEST_SIZE];
+    int rc = batch_add_image(&batch, image, digest, err);
+    if (rc == 0) {
+        rc = batch_commit(&batch, err);
+    }
+    if (rc == 0) {
+        memcpy(ret_digest, digest, sizeof(digest));
+    }
+    batch_fini(&batch);
     return rc;
 }
 

@@ -103,7 +103,6 @@ void store_close(struct store *store)
 int store_fsync_parent(const char *path, struct trk_err *err)
 {
     const char *slash = strrchr(path, '/');
-    trk_assert(slash != NULL);
     trk_autofree char *parent = trk_xstrndup(path, (size_t)(slash - path));
     trk_autoclose int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) < 0) {
@@ -116,50 +115,77 @@ static int make_parent(const char *path, struct trk_err *err)
 {
     const char *slash = strrchr(path, '/');
     trk_autofree char *parent = trk_xstrndup(path, (size_t)(slash - path));
-    if (trk_mkdir_p(parent, 0755, err) < 0) {
-        return TRK_INTERNAL;
-    }
-    return store_fsync_parent(parent, err);
+    int rc = trk_mkdir_p(parent, 0755, err);
+    return rc < 0 ? rc : store_fsync_parent(parent, err);
 }
 
-int store_publish(struct store *store, int fd, const char *temp_path, const char *path,
-                  struct trk_err *err)
+static int rename_into_place(const struct store_pending *p, struct trk_err *err)
 {
-    (void)store;
-    if (fsync(fd) < 0) {
-        return trk_err_errno(err, errno, "syncing %s", temp_path);
+    if (rename(p->temp_path, p->path) == 0) {
+        return 0;
     }
-    if (rename(temp_path, path) < 0) {
-        if (errno != ENOENT) {
-            return trk_err_errno(err, errno, "storing %s", path);
+    int errnum = errno;
+    int rc = errnum == ENOENT ? make_parent(p->path, err) : 0;
+    if (rc < 0) {
+        return rc;
+    }
+    if (errnum != ENOENT || rename(p->temp_path, p->path) < 0) {
+        return trk_err_errno(err, errno, "storing %s", p->path);
+    }
+    return 0;
+}
+
+static bool has_same_parent(const char *a, const char *b)
+{
+    size_t n = (size_t)(strrchr(a, '/') - a);
+    return n == (size_t)(strrchr(b, '/') - b) && memcmp(a, b, n) == 0;
+}
+
+int store_publish(struct store_pending *pending, size_t count, struct trk_err *err)
+{
+    for (size_t i = 0; i < count; i++) { /* starts the writing of all before waiting for one */
+        (void)sync_file_range(pending[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    }
+    for (size_t i = 0; i < count; i++) {
+        if (fsync(pending[i].fd) < 0) {
+            return trk_err_errno(err, errno, "syncing %s", pending[i].temp_path);
         }
-        int rc = make_parent(path, err);
+    }
+    for (size_t i = 0; i < count; i++) {
+        int rc = rename_into_place(&pending[i], err);
         if (rc < 0) {
             return rc;
         }
-        if (rename(temp_path, path) < 0) {
-            return trk_err_errno(err, errno, "storing %s", path);
+        pending[i].is_done = true;
+    }
+    for (size_t i = 0; i < count; i++) {
+        bool is_synced = false;
+        for (size_t k = 0; k < i; k++) {
+            is_synced = is_synced || has_same_parent(pending[i].path, pending[k].path);
+        }
+        int rc = is_synced ? 0 : store_fsync_parent(pending[i].path, err);
+        if (rc < 0) {
+            return rc;
         }
     }
-    return store_fsync_parent(path, err);
+    return 0;
 }
 
 int store_write_file(struct store *store, const char *path, const void *bytes, size_t len,
                      struct trk_err *err)
 {
-    char id[TRK_UUID_SIZE];
-    trk_uuid4(id);
-    trk_autofree char *temp = store_path(store, "tmp/%s", id);
-    trk_autoclose int fd = open(temp, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (fd < 0) {
-        return trk_err_errno(err, errno, "creating %s", temp);
-    }
-    int rc = trk_write_all(fd, bytes, len, err);
+    STORE_TEMP_AUTO(temp) = NULL;
+    int rc = store_temp_new(store, &temp, err);
     if (rc == 0) {
-        rc = store_publish(store, fd, temp, path, err);
+        rc = trk_write_all(store_temp_fd(temp), bytes, len, err);
     }
     if (rc < 0) {
-        (void)unlink(temp);
+        return rc;
+    }
+    struct store_pending pending = store_temp_pending(temp, path);
+    rc = store_publish(&pending, 1, err);
+    if (pending.is_done) {
+        store_temp_done(temp, NULL);
     }
     return rc;
 }

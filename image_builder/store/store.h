@@ -2,7 +2,7 @@
  * store.h - the content store: blobs by SHA-256, manifests and tags of repositories.
  *
  * A folder:
- *     blobs/sha256/<2 digits>/<64 digits>     content; read-only, complete whenever visible
+ *     blobs/sha256/<digits>                   content; read-only, complete whenever visible
  *     repositories/<name>/_manifests/<digits> media type of a manifest that the repository holds
  *     repositories/<name>/_tags/<tag>         digest of a manifest
  *     cache/                                  what build steps made before (see build/cache.h)
@@ -73,6 +73,19 @@ int store_blob_delete(struct store *store, const char *digest, struct trk_err *e
 int store_manifest_put(struct store *store, const char *repository, const char *tag,
                        const char *media_type, const char *bytes, size_t len,
                        char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err) TRK_MUST_CHECK;
+/* Stores a whole image at once: the blobs that temps hold (each written by a writer that hashed it;
+ * descriptors say digest and size), the config, the manifest, the tag. Other blobs of the manifest
+ * must be there. The temps stay to be freed. */
+struct store_image {
+    const char *repository, *tag;
+    const char *config, *manifest; /* JSON texts */
+    struct store_temp *const *temps;
+    const struct trk_oci_descriptor *descriptors;
+    size_t count;
+};
+#define STORE_IMAGE_TEMPS_MAX 8
+int store_image_put(struct store *store, const struct store_image *image,
+                    char ret_digest[TRK_DIGEST_SIZE], struct trk_err *err) TRK_MUST_CHECK;
 /* By tag or digest. *ret_bytes and *ret_type owned. */
 int store_manifest_get(struct store *store, const char *repository, const char *reference,
                        char **ret_bytes, size_t *ret_len, char **ret_type,
