@@ -16,6 +16,7 @@ enum state {
     DATA_CR,
     DATA_LF,
     TRAILER_LINE_FIRST,
+    TRAILER_NAME,
     TRAILER_LINE,
     TRAILER_LF,
     LAST_LF,
@@ -45,6 +46,12 @@ static bool is_text(char ch)
 {
     unsigned char u = (unsigned char)ch;
     return u == '\t' || (u >= 0x20 && u != 0x7F);
+}
+
+static bool is_token(char ch)
+{
+    return (ch >= '0' && ch <= '9') || ((ch | 0x20) >= 'a' && (ch | 0x20) <= 'z') ||
+           (ch != '\0' && strchr("!#$%&'*+-.^_`|~", ch) != NULL);
 }
 
 /* A byte of a size line. 0 or -400. */
@@ -103,8 +110,14 @@ static int next_in_trailer(struct trk_h1_chunked *c, char ch)
             c->state = LAST_LF;
             return 0;
         }
-        c->state = TRAILER_LINE;
-        return is_text(ch) && ch != ' ' && ch != '\t' && ch != ':' ? 0 : -400;
+        c->state = TRAILER_NAME;
+        return is_token(ch) ? 0 : -400;
+    case TRAILER_NAME:
+        if (ch == ':') {
+            c->state = TRAILER_LINE;
+            return 0;
+        }
+        return is_token(ch) ? 0 : -400;
     case TRAILER_LINE:
         if (ch == '\r') {
             c->state = TRAILER_LF;
