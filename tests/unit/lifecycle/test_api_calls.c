@@ -1,0 +1,141 @@
+/* What the gateway asks: may this token call this path of this job? */
+#include <stdlib.h>
+#include <string.h>
+#include <talloc.h>
+
+#include "libtrack/clock.h"
+#include "libtrack/json.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/domain/status.h"
+#include "lifecycle/store/setting.h"
+#include "tests/unit/support/lifecycle_api.h"
+
+static struct answer can_call(const char *path, const char *token)
+{
+    return call("GET", talloc_asprintf(api.mem, "/api/v1/auth/can-call-job/%s", path), token, NULL);
+}
+
+static void expect_decision(const char *path, const char *token, const char *decision,
+                            const char *caller)
+{
+    struct answer a = can_call(path, token);
+    ck_assert_msg(a.status == 200, "%s: %s", path, a.text);
+    ck_assert_str_eq(text_in(&a, "decision"), decision);
+    ck_assert_str_eq(text_in(&a, "caller"), caller);
+    const json_t *job = json_object_get(a.body, "job");
+    ck_assert_str_eq(trk_json_string_or(job, "internal_name", ""), "127.0.0.1:4000");
+    ck_assert_str_eq(trk_json_string_or(job, "version", ""), "1.1.0");
+    json_decref(a.body);
+}
+
+static void expect_no_call(const char *path, const char *token, int status)
+{
+    struct answer a = can_call(path, token);
+    ck_assert_msg(a.status == status, "%s: %d %s", path, a.status, a.text);
+    json_decref(a.body);
+}
+
+START_TEST(calls_are_decided_by_token_job_and_path)
+{
+    const char *wide, *narrow, *none;
+    new_job("callee", "1.1.0", JOB_RUNNING);
+    new_job("callee", "1.2.0", JOB_STARTING);
+    const char *all = new_esc("call-all", &wide);
+    const char *one = new_esc("call-one", &narrow);
+    const char *nothing = new_esc("call-none", &none);
+    grant(wide, SCOPE_CALL_JOB, "callee", NULL);
+    grant(narrow, SCOPE_CALL_JOB, "callee", "/api/v1/perform");
+    expect_decision("callee/latest/api/v1/perform", all, "any_path", "ESC call-all");
+    expect_decision("callee/1.x/", all, "any_path", "ESC call-all");
+    expect_decision("callee/1.1.0/api/v1/perform", one, "exact_path", "ESC call-one");
+    expect_decision("callee/1.1.0/health", NULL, "exact_path", "");
+    expect_decision("callee/latest/x", internal_token(SCOPE_CALL_JOB), "any_path", "Service test");
+    expect_no_call("callee/latest/api/v1/other", one, 403);
+    expect_no_call("callee/latest/api/v1/perform", nothing, 403);
+    expect_no_call("callee/latest/api/v1/perform", NULL, 401);
+    expect_no_call("callee/latest/api/v1/perform", "x.y.z", 401);
+    expect_no_call("callee/9.x/api/v1/perform", all, 404);
+    expect_no_call("nobody/latest/api/v1/perform", NULL, 404);
+    expect_no_call("callee/latest/api/v1/perform", internal_token(NULL), 403);
+}
+END_TEST
+
+START_TEST(public_endpoints_open_what_they_name)
+{
+    new_job("open", "1.1.0", JOB_RUNNING);
+    sql("insert into registry_publicendpointrequest (id, job_id, endpoint, active) select "
+        "'pe-1', id, '/echo', true from registry_job where name = 'open'");
+    sql("insert into registry_publicendpointrequest (id, job_id, endpoint, active) select "
+        "'pe-2', id, '/asked', false from registry_job where name = 'open'");
+    expect_decision("open/latest/echo", NULL, "exact_path", "");
+    expect_decision("open/latest/echo/deep", "x.y.z", "exact_path", "");
+    expect_no_call("open/latest/echoes", NULL, 401);
+    expect_no_call("open/latest/asked", NULL, 401);
+}
+END_TEST
+
+START_TEST(a_revoked_or_expired_token_is_refused_at_once)
+{
+    const char *subject;
+    new_job("revoking", "1.1.0", JOB_RUNNING);
+    const char *token = new_esc("revoked", &subject);
+    grant(subject, SCOPE_CALL_JOB, "revoking", NULL);
+    expect_decision("revoking/latest/x", token, "any_path", "ESC revoked");
+    struct answer data = call("GET", "/api/v1/escs/revoked/auth_data", ADMIN, NULL);
+    const json_t *row = json_array_get(json_object_get(data.body, "tokens"), 0);
+    const char *path = talloc_asprintf(api.mem, "/api/v1/escs/revoked/auth_token/%s",
+                                       trk_json_string_or(row, "id", ""));
+    ck_assert_int_eq(status_of("DELETE", path, ADMIN, NULL), 200);
+    expect_no_call("revoking/latest/x", token, 401);
+    ck_assert_int_eq(status_of("POST", "/api/v1/escs/revoked/auth_token", ADMIN,
+                               json_pack("{s:I}", "expiry_time", (json_int_t)(trk_wall_s() - 1))),
+                     400);
+    ck_assert_int_eq(status_of("POST", "/api/v1/escs/revoked/auth_token", ADMIN, json_object()),
+                     422);
+    ck_assert_int_eq(status_of("POST", "/api/v1/escs/revoked/auth_token", ADMIN,
+                               json_pack("{s:n}", "expiry_time")),
+                     200);
+    struct answer fresh = call("GET", "/api/v1/auth/token/esc/revoked", ADMIN, NULL);
+    expect_decision("revoking/latest/x", text_in(&fresh, "token"), "any_path", "ESC revoked");
+    sql("update registry_authtoken set expiry_time = now() - interval '1 second' where active");
+    expect_no_call("revoking/latest/x", text_in(&fresh, "token"), 401);
+    sql("update registry_authtoken set expiry_time = null");
+    json_decref(data.body);
+    json_decref(fresh.body);
+}
+END_TEST
+
+START_TEST(maintenance_stops_calls_and_changes)
+{
+    new_job("maintained", "1.1.0", JOB_RUNNING);
+    TRK_PG_AUTO(conn)
+    = acquire();
+    json_auto_t *on = json_true();
+    json_auto_t *off = json_false();
+    must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, on, &api.err));
+    struct answer a = can_call("maintained/latest/x", ADMIN);
+    ck_assert_int_eq(a.status, 503);
+    ck_assert_ptr_nonnull(strstr(text_in(&a, "error"), "maintenance"));
+    json_decref(a.body);
+    ck_assert_int_eq(status_of("POST", "/api/v1/deploy", ADMIN, json_pack("{s:{}}", "manifest")),
+                     503);
+    ck_assert_int_eq(status_of("DELETE", "/api/v1/job/maintained/1.1.0", ADMIN, NULL), 503);
+    ck_assert_int_eq(status_of("POST", "/api/v1/job/maintained/1.1.0/redeploy", ADMIN, NULL), 503);
+    ck_assert_int_eq(status_of("GET", "/api/v1/job/maintained/1.1.0", ADMIN, NULL), 200);
+    must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, off, &api.err));
+    expect_decision("maintained/latest/x", ADMIN, "any_path", "User admin");
+}
+END_TEST
+
+static void add_tests(TCase *tcase)
+{
+    tcase_add_test(tcase, calls_are_decided_by_token_job_and_path);
+    tcase_add_test(tcase, public_endpoints_open_what_they_name);
+    tcase_add_test(tcase, a_revoked_or_expired_token_is_refused_at_once);
+    tcase_add_test(tcase, maintenance_stops_calls_and_changes);
+}
+
+int main(void)
+{
+    return api_fixture_run("api_calls", add_tests);
+}
