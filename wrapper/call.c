@@ -221,7 +221,7 @@ void call_fail(struct front *front, struct call *call, int status, const char *t
     call_free(front, call);
 }
 
-void calls_pump(struct front *front)
+static void submit_waiting(struct front *front)
 {
     while (front->waiting.first != NULL && front->current != NULL) {
         struct call *call = front->waiting.first;
@@ -240,13 +240,19 @@ void calls_pump(struct front *front)
         }
         free(TRK_STEAL(call->saved));
     }
-    while (front->limited.first != NULL && has_free_limit(front) && front->current != NULL) {
+}
+
+void calls_pump(struct front *front)
+{
+    submit_waiting(front);
+    while (front->limited.first != NULL && has_free_limit(front) && front->current != NULL &&
+           front->waiting.first == NULL) {
         struct call *call = front->limited.first;
         call_list_remove(&front->limited, call);
         call->state = CALL_WAITING;
         front->active++;
         call_list_append(&front->waiting, call);
-        calls_pump(front);
+        submit_waiting(front);
     }
 }
 

@@ -135,7 +135,6 @@ static void scrape_reply_all(struct front *front)
         if (conn->state == CONN_SCRAPING) {
             scrape_reply(conn);
             conn_resume(conn);
-            next = front->conns != NULL && conn->state == CONN_CLOSED ? front->conns : next;
         }
     }
 }

@@ -257,10 +257,15 @@ static void on_end(struct worker *worker, int status)
 
 void workers_reap(struct front *front)
 {
-    for (struct worker *worker = front->workers; worker != NULL; worker = worker->next) {
-        int status = 0;
-        if (worker->state != WORKER_DEAD && waitpid(worker->proc.pid, &status, WNOHANG) > 0) {
-            on_end(worker, status);
+    int status = 0;
+    pid_t pid;
+    /* Any child: as a container's first process the front also gets what user code left behind. */
+    while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+        for (struct worker *worker = front->workers; worker != NULL; worker = worker->next) {
+            if (worker->state != WORKER_DEAD && worker->proc.pid == pid) {
+                on_end(worker, status);
+                break;
+            }
         }
     }
     calls_pump(front);

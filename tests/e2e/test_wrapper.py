@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -777,6 +778,46 @@ def test_worker_dies_with_its_front(job):
             return True
 
     wait_for(gone, "the worker's end")
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="needs bubblewrap")
+def test_first_process_of_a_container(tmp_path):
+    """As process 1 the front takes care of what user code leaves behind, and SIGTERM still ends it."""
+    (tmp_path / "job.py").write_text(textwrap.dedent("""
+        import os, subprocess
+        class Model:
+            def perform(self):
+                subprocess.run(["sh", "-c", "sleep 0.05 & sleep 0.05 &"])
+                return sum(1 for p in os.listdir("/proc") if p.isdigit() and "State:\\tZ" in open(f"/proc/{p}/status").read())
+    """))
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        port = s.getsockname()[1]
+    command = ["bwrap", "--dev-bind", "/", "/", "--unshare-pid", "--as-pid-1", "--proc", "/proc", "--die-with-parent", "--",
+               WRAPPER, "run", "job.py", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def ask(method, path):
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        try:
+            connection.request(method, path, "{}" if method == "POST" else None)
+            return connection.getresponse().read()
+        except OSError as e:
+            return str(e).encode()
+        finally:
+            connection.close()
+
+    try:
+        wait_for(lambda: ask("GET", "/ready") == b'{"ready":true}', "readiness")
+        for _ in range(5):
+            ask("POST", PERFORM)
+        wait_for(lambda: ask("POST", PERFORM) == b"0", "an answer without zombies")
+        inner = next(int(p) for p in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+        os.kill(inner, signal.SIGTERM)
+        assert process.wait(10) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 def test_forked_child_cannot_answer(job):
