@@ -8,7 +8,6 @@ import http.server
 import io
 import json
 import os
-import shutil
 import signal
 import ssl
 import subprocess
@@ -117,7 +116,8 @@ class Builder:
         }
 
     def post(self, path, body, **kwargs):
-        return requests.post(self.url + path, json=body, headers={"X-Racetrack-Auth": self.token}, timeout=120, **kwargs)
+        kwargs.setdefault("timeout", 120)
+        return requests.post(self.url + path, json=body, headers={"X-Racetrack-Auth": self.token}, **kwargs)
 
     def get(self, path):
         return requests.get(self.url + path, headers={"X-Racetrack-Auth": self.token}, timeout=30)
@@ -258,7 +258,7 @@ def test_failing_requirements_say_what_and_what_to_do(builder):
 def test_secrets_reach_neither_log_nor_layer(builder):
     make_wheel(builder.wheels)
     secret = "very-secret-value-1"
-    talk = f"import os, sys\nsys.stderr.write('value: ' + os.environ['TOKEN'])\nsys.exit(1)\n"
+    talk = "import os, sys\nsys.stderr.write('value: ' + os.environ['TOKEN'])\nsys.exit(1)\n"
     make_sdist(builder.wheels, talk)
     result = builder.build(manifest(**REQUIRES), with_requirements("custom\n"), secret_build_env={"TOKEN": secret})
     assert result["error_code"] == "invalid" and "value: ***" in result["logs"]
@@ -288,7 +288,7 @@ def test_code_that_pip_runs_sees_neither_secrets_nor_state(builder):
 
 
 def test_client_that_goes_away_cancels_its_build(builder, tmp_path):
-    make_sdist(builder.wheels, f"import time\nprint('slow', flush=True)\ntime.sleep(100)\n")
+    make_sdist(builder.wheels, "import time\nprint('slow', flush=True)\ntime.sleep(100)\n")
     body = builder.body(manifest(**REQUIRES), with_requirements("custom\n"))
     with builder.post("/api/v1/build/sse", body, stream=True) as answer:
         lines = answer.iter_lines()
@@ -296,6 +296,16 @@ def test_client_that_goes_away_cancels_its_build(builder, tmp_path):
         wait_for(lambda: "active_building_tasks 1" in builder.get("/metrics").text, what="the build runs")
     wait_for(lambda: "active_building_tasks 0" in builder.get("/metrics").text, 15, "the build ends")
     assert builder.left_over() == []
+
+
+def test_client_that_gives_up_waiting_cancels_its_build(builder):
+    make_sdist(builder.wheels, "import time\ntime.sleep(100)\n")
+    body = builder.body(manifest(**REQUIRES), with_requirements("custom\n"))
+    with pytest.raises(requests.ReadTimeout):
+        builder.post("/api/v1/build", body, timeout=2)
+    wait_for(lambda: "image_building_done_requests_total{" in builder.get("/metrics").text, 15, "the build ends")
+    assert builder.left_over() == []
+    assert "images_buidling_errors_total 1" in builder.get("/metrics").text
 
 
 def test_killed_in_a_build_it_starts_clean_and_builds_again(builder):
