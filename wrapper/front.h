@@ -227,6 +227,11 @@ void conn_on_event(struct conn *conn, uint32_t events);
 void conn_close(struct conn *conn);
 /* Goes on with what the peer has sent meanwhile, after an answer that came later. */
 void conn_resume(struct conn *conn);
+/* Sends what is left of the answer; true when everything is out. */
+bool conn_flush(struct conn *conn);
+/* The answer is out: on to the next request, or to the end. */
+void conn_answered(struct conn *conn);
+void conn_give_room(struct conn *conn);
 void conns_check_timeouts(struct front *front, int64_t now);
 void conns_free_closed(struct front *front);
 
