@@ -84,8 +84,8 @@ static int next_in_size_line(struct trk_h1_chunked *c, char ch)
     case EXTENSION:
         if (ch == '\r') {
             c->state = SIZE_LF;
-        } else if (!is_text(ch)) {
-            return -400;
+        } else if (!is_text(ch) || (unsigned char)ch >= 0x80) {
+            return -400; /* a proxy forwards extensions: ASCII only */
         }
         return 0;
     default: /* SIZE_LF */

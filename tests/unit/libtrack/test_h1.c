@@ -403,6 +403,8 @@ static const struct {
     {"0\r\nX: y\n\r\n", -400, "", 0},
     {"0\r\n folded\r\n\r\n", -400, "", 0},
     {"0\r\n\r\r\n", -400, "", 0},
+    {"5;\xff\r\nhello\r\n0\r\n\r\n", -400, "", 0},
+    {"5;a\x7f\r\nhello\r\n0\r\n\r\n", -400, "", 0},
     {"0\r\nno colon\r\n\r\n", -400, "", 0},
     {"0\r\nnocolon\r\n\r\n", -400, "", 0},
     {"0\r\n: no name\r\n\r\n", -400, "", 0},
