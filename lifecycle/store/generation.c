@@ -135,8 +135,8 @@ int generation_store_move(struct trk_pg *conn, const struct generation *g, const
                             g->id, address);
     if (code == 0) {
         code = trk_pg_query(conn, NULL, err,
-                            "update registry_job set internal_name = $2, replica_internal_names = "
-                            "$2 where generation_id = $1",
+                            "update registry_job set internal_name = $2::text, "
+                            "replica_internal_names = $2::text where generation_id = $1",
                             "ss", g->id, address);
     }
     return code;

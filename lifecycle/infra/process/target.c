@@ -121,11 +121,12 @@ static int process_remove(const struct infra_target *t, const char *id, struct t
 
 /* Folder, layers, document, process. Whatever fails takes all of it away again. */
 static int prepare_and_launch(struct process_target *p, const struct infra_generation_spec *spec,
-                              struct infra_observation *ret, struct trk_err *err)
+                              int64_t port, struct infra_observation *ret, struct trk_err *err)
 {
     const char *id = spec->generation_id;
     trk_autofree char *dir = workload_path(p, id, NULL);
     json_auto_t *doc = make_doc(spec);
+    workload_set_int(doc, "port", port);
     int rc = trk_mkdir_p(dir, 0755, err);
     if (rc == 0) {
         rc = seal_env(p, spec, doc, err);
@@ -155,9 +156,11 @@ static int process_apply(const struct infra_target *t, const struct infra_genera
     const char *id = spec->generation_id;
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
+    int64_t port = 0; /* that of before, when it is free: then callers need not learn a new one */
     int rc = workload_lock(p, id, &lock, err);
     if (rc == 0 && workload_load(p, id, &doc, NULL) == 0) {
         struct trk_proc proc;
+        port = workload_int(doc, "port");
         bool is_alive = workload_process(p, doc, &proc);
         if (is_alive) {
             trk_proc_fini(&proc);
@@ -171,7 +174,7 @@ static int process_apply(const struct infra_target *t, const struct infra_genera
         rc = remove_locked(p, id, err);
     }
     if (rc == 0) {
-        rc = prepare_and_launch(p, spec, ret, err);
+        rc = prepare_and_launch(p, spec, port, ret, err);
     }
     return rc < 0 ? trk_err_wrap(err, "starting job %s %s", spec->job_name, spec->job_version) : 0;
 }

@@ -165,6 +165,9 @@ static int fake_observe(const struct infra_target *t, const char *id, struct inf
     memset(ret, 0, sizeof(*ret));
     snprintf(ret->generation_id, sizeof(ret->generation_id), "%s", id);
     snprintf(ret->address, sizeof(ret->address), "%s", url + strlen("http://"));
+    if (exists("moved")) {
+        snprintf(ret->address, sizeof(ret->address), "localhost%s", strrchr(url, ':'));
+    }
     ret->state = exists(stopped) ? INFRA_GONE : exists("crashed") ? INFRA_BACKOFF : INFRA_RUNNING;
     snprintf(ret->reason, sizeof(ret->reason), "%s",
              exists("crashed") ? "exited with status 9" : "");
@@ -818,6 +821,12 @@ START_TEST(supervisor_follows_crash_loss_and_return)
     expect(JOB_STATUS, "adder", JOB_RUNNING);
     ck_assert(exists(file));
     ck_assert_int_eq(count_lines("env", "MODEL_TOKEN=s3cret"), 2);
+    /* Another address: the job's row follows, and the gateway is told. */
+    touch("moved");
+    trk_autofree char *address = trk_xasprintf("localhost%s", strrchr(url, ':'));
+    expect("select internal_name as v from registry_job where name = $1", "adder", address);
+    expect("select replica_internal_names as v from registry_job where name = $1", "adder",
+           address);
     /* What no record knows is told and left alone. */
     touch("target/00000000-aaaa-4000-8000-000000000000");
     while (count_lines("worker.log", "orphaned workload") < 1 && trk_now_ns() < deadline) {

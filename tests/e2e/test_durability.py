@@ -1,0 +1,170 @@
+"""What survives what: lifecycle killed at any moment, jobs that crash, hosts that restart, two lifecycles at once."""
+
+import base64
+import io
+import json
+import os
+import signal
+import tarfile
+
+import pytest
+import yaml
+
+from harness import process_alive, wait_for
+
+ADDER = {"numbers": [40, 2]}
+PHASES = ["queued", "building image", "creating cluster resources", "starting Job server", "initializing Job entrypoint"]
+SLOW_START = "import time\n\n\nclass AdderModel:\n    def __init__(self):\n        time.sleep(1)\n\n" \
+             "    def perform(self, numbers: list) -> float:\n        return sum(numbers)\n"
+
+
+def manifest_of(folder):
+    return yaml.safe_load((folder / "job.yaml").read_text())
+
+
+def submit(api, folder, **body):
+    """Deploys a folder by the API alone; returns the deployment's id."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:gz") as tar:
+        tar.add(folder, arcname=".")
+    answer = api.post("/api/v1/deploy", json={
+        "manifest": manifest_of(folder), "build_context": base64.b64encode(packed.getvalue()).decode(), **body})
+    assert answer.status_code == 200, answer.text
+    return answer.json()["id"]
+
+
+def wait_end(api, id, deadline_s=60):
+    return wait_for(lambda: (d := api.get(f"/api/v1/deploy/{id}").json())["status"] != "in_progress" and d,
+                    deadline_s, f"deployment {id} ends")
+
+
+def workloads(platform, name):
+    """Documents of the generations of a job that the process target knows."""
+    found = []
+    for path in (platform.state / "jobs").glob("[0-9a-f]*/workload.json"):
+        try:
+            doc = json.loads(path.read_text())
+        except FileNotFoundError:
+            continue
+        if doc["job_name"] == name:
+            found.append(doc)
+    return found
+
+
+def children(pid):
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [int(p) for p in f.read().split()]
+    except OSError:
+        return []
+
+
+def wrapper_pid(doc):
+    """Of a running workload: bubblewrap -> the init of its namespace -> the wrapper."""
+    if doc["sandbox"] != "bwrap":
+        return doc["pid"]
+    init = wait_for(lambda: children(doc["pid"]), 10, "bubblewrap's init")[0]
+    return wait_for(lambda: children(init), 10, "the wrapper")[0]
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_lifecycle_killed_while_deploying(platform, make_job, phase):
+    folder, name = make_job()
+    (folder / "adder.py").write_text(SLOW_START)
+    api = platform.lifecycle
+    id = submit(api, folder)
+
+    def reached():
+        now = api.get(f"/api/v1/deploy/{id}").json()
+        assert now["status"] == "in_progress", now
+        return phase == "queued" or (now["phase"] in PHASES and PHASES.index(now["phase"]) >= PHASES.index(phase))
+    wait_for(reached, 30, phase, interval_s=0.001)
+    platform.kill("lifecycle")
+    platform.up("lifecycle")
+    ended = wait_end(platform.lifecycle, id)
+    assert ended["status"] == "done", ended
+    assert platform.call(name, ADDER).json() == 42
+    assert len(workloads(platform, name)) == 1
+    assert platform.sql(f"select count(*) from registry_jobgeneration where job_name = '{name}'") == [["1"]]
+    assert platform.sql(f"select count(*) from registry_auditlogevent where job_name = '{name}'") == [["1"]]
+    platform.lifecycle.delete(f"/api/v1/job/{name}/0.0.1")
+
+
+def test_job_runs_on_without_lifecycle(platform, deployed, cli):
+    name = deployed()
+    before = workloads(platform, name)[0]
+    assert platform.call(name, ADDER).json() == 42  # the gateway knows the answer from here on
+    platform.kill("lifecycle")
+    assert platform.call(name, ADDER).json() == 42
+    platform.up("lifecycle")
+    wait_for(lambda: platform.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["status"] == "running", 10, "job is running")
+    after = workloads(platform, name)[0]
+    assert (after["pid"], after["start_ticks"], after["address"]) == (before["pid"], before["start_ticks"], before["address"])
+    assert platform.call(name, ADDER).json() == 42
+    cli("delete", name, "--version", "0.0.1")
+    wait_for(lambda: not process_alive(before["pid"]), 10, "the adopted job ends")
+    assert not (platform.state / "jobs" / before["generation_id"]).exists()
+
+
+def test_crashed_job_comes_back(platform, deployed):
+    name = deployed()
+    doc = workloads(platform, name)[0]
+    os.kill(wrapper_pid(doc), signal.SIGKILL)
+    wait_for(lambda: workloads(platform, name)[0].get("restarts", 0) >= 1, 20, "it is started again")
+    wait_for(lambda: platform.call(name, ADDER).status_code == 200, 20, "it answers again")
+    assert workloads(platform, name)[0]["address"] == doc["address"]
+    assert "killed by signal 9" in workloads(platform, name)[0]["reason"]
+
+
+def test_lifecycle_dead_while_the_job_crashes(platform, deployed):
+    name = deployed()
+    doc = workloads(platform, name)[0]
+    pid = wrapper_pid(doc)
+    platform.kill("lifecycle")
+    os.kill(pid, signal.SIGKILL)
+    wait_for(lambda: not process_alive(doc["pid"]), 10, "the sandbox ends with its job")
+    platform.up("lifecycle")
+    wait_for(lambda: platform.call(name, ADDER).status_code == 200, 20, "it answers again")
+
+
+def test_two_lifecycles_share_the_work(platform, make_job):
+    with platform.extra_lifecycle() as (second, _):
+        jobs = []
+        for i in range(6):
+            folder, name = make_job()
+            jobs.append((name, submit([platform.lifecycle, second][i % 2], folder)))
+        for name, id in jobs:
+            assert wait_end(second, id)["status"] == "done"
+            assert platform.call(name, ADDER).json() == 42
+            assert len(workloads(platform, name)) == 1
+            assert platform.sql(f"select attempts from registry_deployment where id = '{id}'") == [["1"]]
+            assert platform.sql(f"select count(*) from registry_jobgeneration where job_name = '{name}'") == [["1"]]
+    for name, _ in jobs:
+        assert platform.lifecycle.delete(f"/api/v1/job/{name}/0.0.1").status_code == 200
+
+
+def test_jobs_come_back_after_down_and_up(own_platform, make_job):
+    platform = own_platform()
+    platform.up()
+    folder, name = make_job()
+    assert wait_end(platform.lifecycle, submit(platform.lifecycle, folder))["status"] == "done"
+    pid = workloads(platform, name)[0]["pid"]
+    platform.local("down")
+    wait_for(lambda: not process_alive(pid), 10, "the job ends with the rest")
+    platform.up()
+    wait_for(lambda: platform.call(name, ADDER).status_code == 200, 30, "it answers again")
+    events = platform.sql(f"select to_status from registry_jobstatusevent where job_name = '{name}' order by id")
+    assert [e[0] for e in events][-2:] == ["lost", "running"]
+
+
+def test_memory_limit_costs_the_request_not_the_platform(platform, deployed, make_job, cli):
+    folder, name = make_job(resources={"memory_max": "128Mi"})
+    (folder / "adder.py").write_text(
+        "class AdderModel:\n    def perform(self, mib: int) -> int:\n        return len(bytearray(mib << 20).replace(b'\\0', b'x'))\n")
+    cli("deploy", folder, "dev")
+    if "limits of jobs are not enforced" in platform.log("lifecycle"):
+        pytest.skip("no writable control groups here")
+    assert platform.call(name, {"mib": 1}).json() == 1 << 20
+    assert platform.call(name, {"mib": 1024}).status_code != 200
+    wait_for(lambda: platform.call(name, {"mib": 1}).status_code == 200, 20, "it answers again")
+    cli("delete", name, "--version", "0.0.1")
