@@ -204,15 +204,19 @@ int v2_add_upload_body(struct trk_request *req, const void *bytes, size_t len, s
     return rc;
 }
 
-static void upload_headers(struct trk_request *req, const struct upload *upload)
+/* Tells where the upload stands and lets it go: the client may send its next piece as soon as it
+ * has read the answer, before this request is cleaned up. */
+static void leave_upload(struct trk_request *req)
 {
     char rest[64], range[40];
+    const struct upload *upload = v2_state(req)->upload;
     int64_t size = store_temp_size(upload->temp);
     (void)snprintf(rest, sizeof(rest), "blobs/uploads/%s", upload->id);
     (void)snprintf(range, sizeof(range), "0-%lld", (long long)(size > 0 ? size - 1 : 0));
     v2_location(req, upload->repository, rest);
     (void)trk_reply_header(req, "Range", range);
     (void)trk_reply_header(req, "Docker-Upload-UUID", upload->id);
+    v2_state_end_upload(v2_state(req));
 }
 
 static int reply_created(struct trk_request *req, const char *digest)
@@ -226,7 +230,7 @@ static int reply_created(struct trk_request *req, const char *digest)
 
 static int reply_out_of_order(struct trk_request *req)
 {
-    upload_headers(req, v2_state(req)->upload);
+    leave_upload(req);
     return v2_reply_error(req, 416, "BLOB_UPLOAD_INVALID",
                           "the piece does not begin where the upload stands: see Range");
 }
@@ -258,7 +262,7 @@ int v2_post_uploads(struct trk_request *req, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
-    upload_headers(req, state->upload);
+    leave_upload(req);
     return trk_reply_empty(req, 202);
 }
 
@@ -268,7 +272,7 @@ int v2_get_upload(struct trk_request *req, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
-    upload_headers(req, v2_state(req)->upload);
+    leave_upload(req);
     return trk_reply_empty(req, 204);
 }
 
@@ -281,7 +285,7 @@ int v2_patch_upload(struct trk_request *req, struct trk_err *err)
     if (v2_state(req)->is_out_of_order) {
         return reply_out_of_order(req);
     }
-    upload_headers(req, v2_state(req)->upload);
+    leave_upload(req);
     return trk_reply_empty(req, 202);
 }
 

@@ -176,6 +176,22 @@ START_TEST(blob_in_pieces)
 }
 END_TEST
 
+/* An upload is free again when the answer has come, not some time later. */
+START_TEST(pieces_follow_each_other_at_once)
+{
+    struct trk_http_client *clients[2] = {trk_http_client_new(), client};
+    ck_assert_int_eq(request("POST", "/v2/a/blobs/uploads/", NULL), 202);
+    trk_autofree char *location = trk_xstrdup(header("location"));
+    for (unsigned i = 0; i < 400; i++) {
+        client = clients[i % 2];
+        ck_assert_msg(request("PATCH", location, "x") == 202, "piece %u: %s", i, answer.body);
+    }
+    ck_assert_str_eq(header("range"), "0-399");
+    trk_http_client_free(clients[0]);
+    client = clients[1];
+}
+END_TEST
+
 START_TEST(last_piece_comes_with_the_put)
 {
     ck_assert_int_eq(request("POST", "/v2/a/blobs/uploads/", NULL), 202);
@@ -396,6 +412,7 @@ int main(void)
     tcase_add_test(tc, paths_are_read);
     tcase_add_test(tc, blob_in_one_request_and_its_ranges);
     tcase_add_test(tc, blob_in_pieces);
+    tcase_add_test(tc, pieces_follow_each_other_at_once);
     tcase_add_test(tc, last_piece_comes_with_the_put);
     tcase_add_test(tc, wrong_digests_store_nothing);
     tcase_add_test(tc, mount_cancel_and_strangers);
