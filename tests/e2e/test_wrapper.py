@@ -3,6 +3,7 @@
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ import textwrap
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -702,10 +704,10 @@ def test_queued_requests_survive_a_crash(job):
 def test_crash_loop_backs_off(job):
     w = job("import os, threading\nclass A:\n  def __init__(self): threading.Timer(0.02, lambda: os._exit(1)).start()\n  def perform(self): pass\n",
             ready=False)
-    wait_for(lambda: w.log().count("starting another") >= 4, "restarts")
-    count = w.log().count("starting another")
-    time.sleep(0.5)  # measured: without a pause there would be about 10 in this time
-    assert w.log().count("starting another") - count <= 4
+    wait_for(lambda: w.log().count("starting another") >= 6, "restarts")
+    ends = [datetime.fromisoformat(line[1:24]) for line in w.log().splitlines() if "starting another" in line]
+    pauses = [(later - earlier).total_seconds() for earlier, later in zip(ends, ends[1:])]
+    assert pauses[4] >= 0.8 > pauses[0], pauses
     assert w.get("/live").status == 200
 
 
@@ -861,6 +863,33 @@ def test_output_goes_to_one_place_line_by_line(job):
     """)
     w.call()
     assert "to stdout\n" in w.log() and "to stderr\n" in w.log()
+
+
+def test_structured_log(job):
+    w = job("class M:\n  def perform(self): raise KeyError('k')\n", LOG_STRUCTURED="true")
+    w.call(headers={"X-Request-Tracing-Id": "trace"})
+    events = [json.loads(line) for line in w.log().splitlines()]
+    failure = next(e for e in events if e["lvl"] == "ERROR")
+    assert failure["tracing_id"] == "trace" and "KeyError" in failure["error"] and failure["endpoint"] == "/perform"
+    assert any("ready" in e["msg"] for e in events)
+
+
+def test_by_hand_in_the_folder(tmp_path):
+    (tmp_path / "adder.py").write_text(textwrap.dedent(ADDER))
+    process = subprocess.Popen([WRAPPER, "run", "adder.py", "--port", "0", "--entrypoint_hostname", "x"], cwd=tmp_path,
+                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        line = next(line for line in process.stdout if "ready" in line)
+        url = re.search(r"http://127\.0\.0\.1:(\d+)/", line)
+        connection = http.client.HTTPConnection("127.0.0.1", int(url[1]))
+        connection.request("POST", PERFORM, '{"numbers": [40, 2]}')
+        assert connection.getresponse().read() == b"42"
+        connection.close()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(5) == 0
+    finally:
+        process.kill()
+        process.wait()
 
 
 # -- HTTP --

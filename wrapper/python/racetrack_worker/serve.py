@@ -15,6 +15,7 @@ from .encode import PayloadError, from_json, to_json
 KIND_CALL, KIND_METRICS = 0, 1
 THREADS_MAX = int(os.environ.get("RACETRACK_WRAPPER_THREADS", "") or 64)
 TRACING_HEADER = os.environ.get("REQUEST_TRACING_HEADER") or "X-Request-Tracing-Id"
+LOG_STRUCTURED = os.environ.get("LOG_STRUCTURED", "")[:1] in ("t", "1")
 PLAIN_TYPES = frozenset((dict, list, str, int, float, bool, type(None)))
 STATUS_BY_NAME = {"EntityNotFound": 404, "AlreadyExists": 409}
 
@@ -206,7 +207,7 @@ _tasks = set()
 def fail(slot, kind, index, job, head, e, payload):
     try:
         if kind == KIND_METRICS:
-            log_failure("ERROR metrics() failed", "/metrics", "", e)
+            log_failure("ERROR", "metrics() failed", "/metrics", "", e)
             complete(slot, 500, "text/plain", "")
             return
         endpoint = job.endpoints[index]
@@ -266,20 +267,25 @@ def answer_failure(slot, endpoint, request, e, bad_call):
             tracing_id = os.urandom(16).hex()
         answer["tracing_id"] = tracing_id
     is_callers_fault = bad_call or isinstance(e, PayloadError)
-    level = "ERROR" if status >= 500 else "INFO "
-    log_failure(f"{level} request failed with status {status}", endpoint.path, tracing_id, e, not is_callers_fault)
+    level = "ERROR" if status >= 500 else "INFO"
+    log_failure(level, f"request failed with status {status}", endpoint.path, tracing_id, e, not is_callers_fault)
     complete(slot, status, None, to_json(answer))
 
 
-def log_failure(message, path, tracing_id, e, with_traceback=True):
+def log_failure(level, message, path, tracing_id, e, with_traceback=True):
+    """One event in the form of the front's log lines, so that the job's log reads as one."""
     now = time.time()
-    stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}"
-    line = f"[{stamp}] {message}, endpoint={path}"
-    if tracing_id:
-        line += f", tracing_id={''.join(c for c in tracing_id[:128] if c.isprintable())}"
-    rest = load.traceback_text(e) if with_traceback else f"{load.cause(e)}\n"
+    tracing_id = "".join(c for c in tracing_id[:128] if c.isprintable())
+    rest = load.traceback_text(e) if with_traceback else load.cause(e)
     try:
-        sys.stdout.write(f"{line}\n{rest}")
+        if LOG_STRUCTURED:
+            stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}Z"
+            event = {"time": stamp, "lvl": level, "msg": message, "endpoint": path, "tracing_id": tracing_id, "error": rest}
+            sys.stdout.write(to_json(event) + "\n")
+        else:
+            stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}"
+            id_text = f", tracing_id={tracing_id}" if tracing_id else ""
+            sys.stdout.write(f"[{stamp}] {level:5} {message}, endpoint={path}{id_text}\n{rest.rstrip()}\n")
     except Exception:
         pass  # user code has closed or replaced it: the answer matters more
 
