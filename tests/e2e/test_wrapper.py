@@ -869,7 +869,7 @@ def test_structured_log(job):
     w = job("class M:\n  def perform(self): raise KeyError('k')\n", LOG_STRUCTURED="true")
     w.call(headers={"X-Request-Tracing-Id": "trace"})
     events = [json.loads(line) for line in w.log().splitlines()]
-    failure = next(e for e in events if e["lvl"] == "ERROR")
+    failure = next(e for e in events if e["lvl"] == "error")
     assert failure["tracing_id"] == "trace" and "KeyError" in failure["error"] and failure["endpoint"] == "/perform"
     assert any("ready" in e["msg"] for e in events)
 

@@ -280,7 +280,7 @@ def log_failure(level, message, path, tracing_id, e, with_traceback=True):
     try:
         if LOG_STRUCTURED:
             stamp = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}Z"
-            event = {"time": stamp, "lvl": level, "msg": message, "endpoint": path, "tracing_id": tracing_id, "error": rest}
+            event = {"time": stamp, "lvl": level.lower(), "msg": message, "endpoint": path, "tracing_id": tracing_id, "error": rest}
             sys.stdout.write(to_json(event) + "\n")
         else:
             stamp = f"{time.strftime('%Y-%m-%d %H:%M:%S', time.gmtime(now))}.{int(now * 1000) % 1000:03}"
