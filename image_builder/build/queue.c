@@ -396,7 +396,7 @@ enum build_job_news build_job_wait(struct build_job *job, int64_t timeout_ms, st
 json_t *build_job_result(struct build_job *job)
 {
     (void)pthread_mutex_lock(&job->lock);
-    json_t *result = json_incref(job->result);
+    json_t *result = TRK_STEAL(job->result);
     (void)pthread_mutex_unlock(&job->lock);
     return result;
 }

@@ -33,7 +33,8 @@ enum build_job_news { BUILD_JOB_NOTHING, BUILD_JOB_LINES, BUILD_JOB_DONE };
  * `lines` (NULL: only the end is waited for). The end comes after the last lines. */
 enum build_job_news build_job_wait(struct build_job *job, int64_t timeout_ms,
                                    struct trk_buf *lines);
-/* The answer's "result" object, once it is done; returns owned. */
+/* The answer's "result" object, once it is done; returns owned. Once: two threads must not share
+ * a JSON value's reference count. */
 json_t *build_job_result(struct build_job *job);
 
 #endif
