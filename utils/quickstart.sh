@@ -38,8 +38,8 @@ echo "calling adder with {\"numbers\": [40, 2]}:"
 cat <<END
 
 It works. What next:
-  open     $EXTERNAL_PUB_URL/job/adder/latest/docs    the job's own page (asks for the token: $racetrack get auth-token --remote $alias)
-  open     ${LIFECYCLE_URL%/lifecycle}/    the API of lifecycle
+  open     ${LIFECYCLE_URL%/lifecycle}/    lifecycle's API; POST /api/v1/users/login there logs this browser in, and then
+  open     $EXTERNAL_PUB_URL/job/adder/latest/docs    the job's own page
   type     $racetrack call adder /api/v1/perform '{"numbers": [40, 2]}' --remote $alias --curl
   change   sample/python-class/adder.py, then: $racetrack deploy sample/python-class $alias --force
   look     make status, make logs, $racetrack list --remote $alias
