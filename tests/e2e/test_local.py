@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import SERVICES, TOP, free_port, process_alive, wait_for
+from harness import SERVICES, TOP, Cli, free_port, process_alive, wait_for
 
 
 def pids(platform):
@@ -81,6 +81,23 @@ def test_down_stops_this_set_and_nothing_else(platform, own_platform):
     assert not any(process_alive(p) for p in stopped.values())
     assert pids(platform) == before and all(process_alive(p) for p in before.values())
     assert "nothing was running" in other.local("down").stdout
+
+
+def test_jobs_end_with_down_and_come_back_with_up(own_platform, make_job, tmp_path):
+    platform = own_platform()
+    platform.up()
+    cli = Cli(tmp_path / "home")
+    cli("login", platform.remote, platform.token)
+    folder, name = make_job()
+    cli("deploy", folder, platform.remote)
+    host, port = platform.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["internal_name"].split(":")
+    with socket.create_connection((host, int(port)), timeout=3):
+        pass
+    platform.local("down")
+    with pytest.raises(ConnectionRefusedError), socket.create_connection((host, int(port)), timeout=3):
+        pass
+    platform.up()
+    wait_for(lambda: platform.call(name, {"numbers": [40, 2]}).json() == 42, 30, "the job answers again")
 
 
 def test_generated_secrets_without_the_dev_profile(own_platform):
