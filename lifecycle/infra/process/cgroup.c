@@ -73,8 +73,8 @@ static bool detect_v1(const char *controller, const char *limit_file, char *out,
         return false;
     }
     snprintf(out, size, "/sys/fs/cgroup/%s%s/racetrack", controller, own);
-    bool is_usable = (mkdir(out, 0755) == 0 || errno == EEXIST) && has_file(out, limit_file) &&
-                     has_file(out, "cgroup.procs");
+    bool is_usable = (mkdir(out, 0755) == 0 || errno == EEXIST) && access(out, W_OK) == 0 &&
+                     has_file(out, limit_file) && has_file(out, "cgroup.procs");
     if (!is_usable) {
         out[0] = '\0';
     }

@@ -230,18 +230,22 @@ static void kill_tracked(const struct process_target *p, const json_t *doc)
            trk_now_ns() < deadline) {
         trk_sleep_ms(1);
     }
+    struct children inits = {0};
     if (strcmp(workload_text(doc, "sandbox"), "bwrap") == 0) {
-        struct children inits;
         find_children(proc.pid, &inits);
         for (size_t i = 0; i < inits.count; i++) {
             may_fail(trk_proc_signal(&inits.list[i], SIGKILL, NULL));
         }
-        children_fini(&inits);
     } else {
         kill_session(proc.pid);
     }
     may_fail(trk_proc_signal(&proc, SIGKILL, NULL));
     may_fail(trk_proc_wait(&proc, KILL_TIMEOUT_MS, NULL, NULL));
+    for (size_t i = 0; i < inits.count; i++) {
+        /* An init has ended when everything in its namespace has. */
+        may_fail(trk_proc_wait(&inits.list[i], KILL_TIMEOUT_MS, NULL, NULL));
+    }
+    children_fini(&inits);
     trk_proc_fini(&proc);
 }
 

@@ -532,12 +532,14 @@ START_TEST(test_nothing_is_left_of_a_job_that_forks_daemons)
     put_image("daemons", 1000);
     start_target(sandboxes[_i]);
     const char *id = "55555555-0000-4000-8000-000000000001";
+    if (_i == 1 && ((struct process_target *)target->state)->cgroups.version == 0) {
+        printf("neither namespaces nor control groups: daemons cannot all be found\n");
+        return;
+    }
     struct infra_observation seen;
     apply(id, 0, &seen);
     trk_autofree char *text = call(seen.address, "/");
     ck_assert_ptr_nonnull(text);
-    bool has_groups = target->state != NULL &&
-                      ((struct process_target *)target->state)->cgroups.version > 0;
     int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
     while (count_sleepers() == 0 && trk_now_ns() < deadline) {
         trk_sleep_ms(5);
@@ -545,10 +547,8 @@ START_TEST(test_nothing_is_left_of_a_job_that_forks_daemons)
     ck_assert_int_ge(count_sleepers(), 1);
     ck_assert_int_ge(count_processes(id), 2);
     remove_generation(id);
-    /* The one that cleared its environment: by its namespace or its control group. */
-    if (_i == 0 || has_groups) {
-        ck_assert_int_eq(count_sleepers(), 0);
-    }
+    /* Also the one that cleared its environment: by its namespace or its control group. */
+    ck_assert_int_eq(count_sleepers(), 0);
 }
 END_TEST
 
