@@ -23,6 +23,7 @@ static const struct {
     {"/api/v1/auth/allowed/fatman_endpoint/*/**", "/api/v1/auth/allowed/job_endpoint/*/**"},
     {"/api/v1/auth/allow/esc/*/fatman/**", "/api/v1/auth/allow/esc/*/job/**"},
     {"/api/v1/auth/allow/fatman_family/*/fatman/**", "/api/v1/auth/allow/job_family/*/job/**"},
+    {"/api/v1/auth/allow/fatman/*", "/api/v1/auth/allow/job/*"},
     {"/api/v1/audit/events/fatman/**", "/api/v1/audit/events/job/**"},
     {"/api/v1/audit/user_events/fatman/**", "/api/v1/audit/user_events/job/**"},
 };

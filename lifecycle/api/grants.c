@@ -1,3 +1,4 @@
+#include "libtrack/json.h"
 #include "libtrack/mem.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
@@ -9,68 +10,136 @@ struct grant {
     const char *esc_id;        /* either this … */
     const char *source_family; /* … or this gets the permission */
     const char *family, *scope;
+    bool is_revoked;
+    const char *family_id, *subject_id;
+    const char *holder; /* the ESC's or the family's name */
 };
 
-static int run_grant(struct trk_pg *conn, void *ctx, struct trk_err *err)
+static int find(struct trk_pg *conn, struct grant *g, struct trk_err *err)
 {
-    struct grant *g = ctx;
-    const char *family_id;
-    const char *owner_id;
-    const char *subject_id;
-    int code = family_store_get(conn, g->mem, g->family, &family_id, err);
+    const char *owner_id = g->esc_id;
+    int code = family_store_get(conn, g->mem, g->family, &g->family_id, err);
     if (code < 0) {
         return code;
     }
     if (g->esc_id != NULL) {
         struct esc *esc;
         code = esc_store_get(conn, g->mem, g->esc_id, &esc, err);
-        owner_id = g->esc_id;
+        g->holder = code == 0 ? esc->name : NULL;
     } else {
         code = family_store_get(conn, g->mem, g->source_family, &owner_id, err);
+        g->holder = g->source_family;
     }
-    if (code == 0) {
-        code = subject_store_ensure(conn, g->mem,
-                                    g->esc_id != NULL ? TRK_SUBJECT_ESC : TRK_SUBJECT_JOB_FAMILY,
-                                    owner_id, &subject_id, err);
-    }
-    return code < 0
-               ? code
-               : permission_store_grant(conn, subject_id, g->scope, family_id, NULL, NULL, err);
+    enum trk_subject_type type = g->esc_id != NULL ? TRK_SUBJECT_ESC : TRK_SUBJECT_JOB_FAMILY;
+    return code < 0 ? code
+                    : subject_store_ensure(conn, g->mem, type, owner_id, &g->subject_id, err);
 }
 
-static int do_grant(struct trk_request *req, struct grant *g, struct trk_err *err)
+static int run_grant(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
-    g->mem = trk_req_mem(req);
-    int code = api_scope_param(req, &g->scope, err);
+    struct grant *g = ctx;
+    int code = find(conn, g, err);
+    if (code < 0) {
+        return code;
+    }
+    if (!g->is_revoked) {
+        return permission_store_grant(conn, g->subject_id, g->scope, g->family_id, NULL, NULL, err);
+    }
+    code = permission_store_revoke(conn, g->subject_id, g->scope, g->family_id, NULL, NULL, err);
+    return code == TRK_NOT_FOUND
+               ? trk_err_set(err, TRK_NOT_FOUND, "%s %s has no grant of %s on job family %s",
+                             g->esc_id != NULL ? "ESC" : "job family", g->holder, g->scope,
+                             g->family)
+               : code;
+}
+
+static int do_grant(struct trk_request *req, bool is_revoked, struct trk_err *err)
+{
+    struct grant g = {
+        .mem = trk_req_mem(req),
+        .esc_id = trk_req_param(req, "id"),
+        .source_family = trk_req_param(req, "source"),
+        .family = trk_req_param(req, "family"),
+        .is_revoked = is_revoked,
+    };
+    int code = api_scope_param(req, &g.scope, err);
     if (code == 0) {
-        code = api_transaction(req, run_grant, g, err);
+        code = api_transaction(req, run_grant, &g, err);
     }
     return code < 0 ? code : trk_reply_null(req);
 }
 
-static int post_esc_grant(struct trk_request *req, struct trk_err *err)
+static int post_grant(struct trk_request *req, struct trk_err *err)
 {
-    struct grant g = {.esc_id = trk_req_param(req, "id"), .family = trk_req_param(req, "family")};
-    return do_grant(req, &g, err);
+    return do_grant(req, false, err);
 }
 
-static int post_family_grant(struct trk_request *req, struct trk_err *err)
+static int delete_grant(struct trk_request *req, struct trk_err *err)
 {
-    struct grant g = {.source_family = trk_req_param(req, "source"),
-                      .family = trk_req_param(req, "family")};
-    return do_grant(req, &g, err);
+    return do_grant(req, true, err);
+}
+
+static json_t *holder_json(const struct permission_holder *h)
+{
+    const struct permission *p = &h->permission;
+    return json_pack("{s:s,s:s,s:s?,s:s,s:s?,s:s?,s:s?}", "subject_type",
+                     trk_subject_type_name(h->type), "subject", h->name, "esc_id", h->esc_id,
+                     "scope", p->scope, "job_family",
+                     p->family_name != NULL ? p->family_name : p->job_name, "job_version",
+                     p->job_version, "endpoint", p->endpoint);
+}
+
+static int list_grants(struct trk_request *req, struct trk_err *err)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    const char *family_id;
+    struct permission_holder *holders;
+    size_t count;
+    int code = api_acquire(req, &conn, err);
+    if (code == 0) {
+        code = family_store_get(conn, trk_req_mem(req), trk_req_param(req, "family"), &family_id,
+                                err);
+    }
+    if (code == 0) {
+        code = permission_store_holders(conn, trk_req_mem(req), family_id, &holders, &count, err);
+    }
+    if (code < 0) {
+        return code;
+    }
+    json_t *list = json_array();
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(list, holder_json(&holders[i]));
+    }
+    return trk_reply_json(req, 200, list);
 }
 
 static const struct trk_route routes[] = {
     {.method = "POST",
      .path = "/api/v1/auth/allow/esc/{id}/job/{family}/scope/{scope}",
      .access = "scope:" SCOPE_CALL_ADMIN_API,
-     .handler = post_esc_grant,
+     .handler = post_grant,
      .help = "Grants an external service consumer a scope on a job family."},
+    {.method = "DELETE",
+     .path = "/api/v1/auth/allow/esc/{id}/job/{family}/scope/{scope}",
+     .access = "scope:" SCOPE_CALL_ADMIN_API,
+     .handler = delete_grant,
+     .help = "Takes that grant back; calls with it are refused within a second."},
     {.method = "POST",
      .path = "/api/v1/auth/allow/job_family/{source}/job/{family}/scope/{scope}",
      .access = "scope:" SCOPE_CALL_ADMIN_API,
-     .handler = post_family_grant,
+     .handler = post_grant,
      .help = "Grants the jobs of one family a scope on another family."},
+    {.method = "DELETE",
+     .path = "/api/v1/auth/allow/job_family/{source}/job/{family}/scope/{scope}",
+     .access = "scope:" SCOPE_CALL_ADMIN_API,
+     .handler = delete_grant,
+     .help = "Takes that grant back; calls with it are refused within a second."},
+    {.method = "GET",
+     .path = "/api/v1/auth/allow/job/{family}",
+     .access = "scope:" SCOPE_CALL_ADMIN_API,
+     .response_schema = API_LIST("Permission"),
+     .handler = list_grants,
+     .help = "Who may do what on a job family: grants on it, on one version of it, and on all."},
 };
 API_TABLE(api_grant_routes, "grants", routes);

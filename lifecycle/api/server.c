@@ -48,6 +48,9 @@ const char api_component_schemas[] =
     ",\"EscAuth\":" OBJECT("\"id\":" STRING ",\"name\":" STRING
         ",\"tokens\":{\"type\":\"array\",\"items\":" OBJECT("\"id\":" STRING ",\"token\":" STRING
         ",\"expiry_time\":" TIME_0 ",\"active\":" BOOLEAN ",\"last_use_time\":" TIME_0) "}")
+    ",\"Permission\":" OBJECT("\"subject_type\":{\"type\":\"string\",\"enum\":[\"user\",\"esc\","
+        "\"job_family\"]},\"subject\":" STRING ",\"esc_id\":" STRING_0 ",\"scope\":" STRING
+        ",\"job_family\":" STRING_0 ",\"job_version\":" STRING_0 ",\"endpoint\":" STRING_0)
     ",\"CallDecision\":" OBJECT("\"job\":" API_REF("Job") ",\"caller\":" STRING_0
         ",\"decision\":{\"type\":\"string\",\"enum\":[\"any_path\","
         "\"exact_path\"]},\"remote_gateway_url\":" STRING_0 ",\"remote_gateway_token\":" STRING_0)

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "libtrack/clock.h"
+#include "libtrack/mem.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"
@@ -191,6 +192,77 @@ int permission_store_grant(struct trk_pg *conn, const char *subject_id, const ch
         return code;
     }
     return event_store_add(conn, EVENT_PERMISSION_CHANGED, NULL, NULL, err);
+}
+
+int permission_store_revoke(struct trk_pg *conn, const char *subject_id, const char *scope,
+                            const char *family_id, const char *job_id, const char *endpoint,
+                            struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "delete from registry_authresourcepermission where auth_subject_id = "
+                            "$1 and scope = $2 and job_family_id is not distinct from $3 and "
+                            "job_id is not distinct from $4 and endpoint is not distinct from $5",
+                            "sssss", subject_id, scope, family_id, job_id, endpoint);
+    if (code < 0) {
+        return code;
+    }
+    if (trk_pg_affected(conn) == 0) {
+        return trk_err_set(err, TRK_NOT_FOUND, "the scope %s is not granted", scope);
+    }
+    return event_store_add(conn, EVENT_PERMISSION_CHANGED, NULL, NULL, err);
+}
+
+/* The subject's name as in new_subject, and of whom it is a name. */
+static void fill_holder(void *mem, const struct trk_pg_result *res, int row,
+                        struct permission_holder *holder)
+{
+    static const struct {
+        const char *column;
+        enum trk_subject_type type;
+    } names[] = {
+        {"username", TRK_SUBJECT_USER},
+        {"esc_name", TRK_SUBJECT_ESC},
+        {"family_name", TRK_SUBJECT_JOB_FAMILY},
+    };
+    for (size_t i = 0; i < TRK_COUNT(names); i++) {
+        if (!trk_pg_is_null(res, row, names[i].column)) {
+            holder->type = names[i].type;
+            holder->name = row_text(mem, res, row, names[i].column);
+        }
+    }
+    holder->esc_id = row_text(mem, res, row, "esc_id");
+    holder->permission = (struct permission){
+        .scope = row_text(mem, res, row, "scope"),
+        .family_name = row_text(mem, res, row, "on_family"),
+        .job_name = row_text(mem, res, row, "on_job"),
+        .job_version = row_text(mem, res, row, "on_version"),
+        .endpoint = row_text(mem, res, row, "endpoint"),
+    };
+}
+
+int permission_store_holders(struct trk_pg *conn, void *mem, const char *family_id,
+                             struct permission_holder **ret, size_t *ret_count, struct trk_err *err)
+{
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
+                            "where p.id is not null and (p.job_family_id is null or "
+                            "p.job_family_id = $1) and (p.job_id is null or exists (select 1 from "
+                            "registry_job x where x.id = p.job_id and x.family_id = $1)) order by "
+                            "u.username, esc_name, family_name, p.scope, p.id",
+                            "s", family_id);
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct permission_holder *list = row_array(mem, struct permission_holder, count);
+    for (int row = 0; row < count; row++) {
+        fill_holder(list, res, row, &list[row]);
+    }
+    *ret = list;
+    *ret_count = (size_t)count;
+    return 0;
 }
 
 int permission_store_grant_deployer(struct trk_pg *conn, const char *subject_id, const char *job_id,

@@ -65,6 +65,21 @@ int token_store_revoke_all(struct trk_pg *conn, const char *subject_id,
 int permission_store_grant(struct trk_pg *conn, const char *subject_id, const char *scope,
                            const char *family_id, const char *job_id, const char *endpoint,
                            struct trk_err *err) TRK_MUST_CHECK;
+/* Takes exactly that grant back: one on everything, or on another job, stays. TRK_NOT_FOUND when
+ * there is none. */
+int permission_store_revoke(struct trk_pg *conn, const char *subject_id, const char *scope,
+                            const char *family_id, const char *job_id, const char *endpoint,
+                            struct trk_err *err) TRK_MUST_CHECK;
+struct permission_holder {
+    enum trk_subject_type type;
+    const char *name;
+    const char *esc_id; /* NULL unless it is an ESC */
+    struct permission permission;
+};
+/* Who may do anything on a family: grants on it, on a job of it, and on everything. */
+int permission_store_holders(struct trk_pg *conn, void *mem, const char *family_id,
+                             struct permission_holder **ret, size_t *ret_count,
+                             struct trk_err *err) TRK_MUST_CHECK;
 /* What the first deployer of a job gets on it: read, call, deploy, delete. */
 int permission_store_grant_deployer(struct trk_pg *conn, const char *subject_id, const char *job_id,
                                     struct trk_err *err) TRK_MUST_CHECK;

@@ -327,6 +327,13 @@ def test_grants_and_revocations_reach_the_gateway_at_once(platform, deployed):
     began = time.monotonic()
     wait_for(lambda: call() == 200, 5, "the grant works")
     assert time.monotonic() - began < 1.5
+    assert api.delete(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 200
+    began = time.monotonic()
+    wait_for(lambda: call() == 403, 5, "the revoked grant works no more")
+    assert time.monotonic() - began < 1
+    assert api.delete(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 404
+    assert api.post(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 200
+    wait_for(lambda: call() == 200, 5, "granted once more")
     row = api.get(f"/api/v1/escs/{esc}/auth_data").json()["tokens"][0]["id"]
     assert api.delete(f"/api/v1/escs/{esc}/auth_token/{row}").status_code == 200
     began = time.monotonic()

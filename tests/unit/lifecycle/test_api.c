@@ -214,6 +214,78 @@ START_TEST(grants_work_in_both_spellings)
 }
 END_TEST
 
+/* How often the list of the family's permissions names this holder and scope. */
+static int listed(const char *path, const char *holder, const char *scope, const char *version)
+{
+    struct answer a = call("GET", path, ADMIN, NULL);
+    ck_assert_msg(a.status == 200, "%s: %s", path, a.text);
+    int found = 0;
+    for (size_t i = 0; i < json_array_size(a.body); i++) {
+        const json_t *p = json_array_get(a.body, i);
+        found += strcmp(trk_json_string_or(p, "subject", ""), holder) == 0 &&
+                 strcmp(trk_json_string_or(p, "scope", ""), scope) == 0 &&
+                 strcmp(trk_json_string_or(p, "job_version", "any"), version) == 0;
+    }
+    json_decref(a.body);
+    return found;
+}
+
+START_TEST(a_grant_is_taken_back_in_both_spellings)
+{
+    const char *subject;
+    new_job("revoke", "1.1.0", JOB_RUNNING);
+    new_job("revoke-other", "1.1.0", JOB_RUNNING);
+    const char *token = new_esc("revoked", &subject);
+    const char *ask = "/api/v1/auth/allowed/job/revoke/latest/scope/call_job";
+    const char *list = "/api/v1/auth/allow/job/revoke";
+    static const char *const paths[] = {
+        "/api/v1/auth/allow/esc/revoked/job/revoke/scope/call_job",
+        "/api/v1/auth/allow/esc/revoked/fatman/revoke/scope/call_fatman",
+    };
+    grant(subject, SCOPE_CALL_JOB, "revoke-other", NULL);
+    grant(subject, SCOPE_CALL_JOB, "revoke", "/x"); /* narrower ones are other grants */
+    for (size_t i = 0; i < TRK_COUNT(paths); i++) {
+        ck_assert_int_eq(status_of("POST", paths[i], ADMIN, NULL), 200);
+        ck_assert_int_eq(status_of("GET", ask, token, NULL), 202);
+        ck_assert_int_eq(listed(list, "revoked", SCOPE_CALL_JOB, "any"), 2);
+        sql("delete from registry_event");
+        ck_assert_int_eq(status_of("DELETE", paths[i], ADMIN, NULL), 200);
+        ck_assert_int_eq(status_of("GET", ask, token, NULL), 403);
+        ck_assert_int_eq(listed(list, "revoked", SCOPE_CALL_JOB, "any"), 1);
+        TRK_PG_AUTO(conn)
+        = acquire();
+        TRK_PG_RESULT_AUTO(res)
+        = NULL;
+        must(trk_pg_query(conn, &res, &api.err,
+                          "select 1 from registry_event where kind = 'permission_changed'", ""));
+        ck_assert_int_eq(trk_pg_rows(res), 1);
+        struct answer a = call("DELETE", paths[i], ADMIN, NULL);
+        ck_assert_int_eq(a.status, 404);
+        ck_assert_str_eq(text_in(&a, "error"),
+                         "ESC revoked has no grant of call_job on job family revoke");
+        json_decref(a.body);
+    }
+    ck_assert_int_eq(status_of("GET", "/api/v1/auth/allowed/job/revoke-other/latest/scope/call_job",
+                               token, NULL),
+                     202);
+    const char *family = "/api/v1/auth/allow/job_family/revoke/job/revoke-other/scope/call_job";
+    const char *other = "/api/v1/auth/allow/fatman/revoke-other";
+    ck_assert_int_eq(status_of("DELETE", family, ADMIN, NULL), 404);
+    ck_assert_int_eq(status_of("POST", family, ADMIN, NULL), 200);
+    ck_assert_int_eq(listed(other, "revoke", SCOPE_CALL_JOB, "any"), 1);
+    ck_assert_int_eq(status_of("DELETE", family, ADMIN, NULL), 200);
+    ck_assert_int_eq(listed(other, "revoke", SCOPE_CALL_JOB, "any"), 0);
+    /* on everything, and on one version */
+    ck_assert_int_eq(listed(list, "admin", SCOPE_FULL_ACCESS, "any"), 1);
+    sql("insert into registry_authresourcepermission (auth_subject_id, scope, job_id) select s.id, "
+        "'read_job', j.id from registry_authsubject s, registry_job j where s.esc_id = 'revoked' "
+        "and j.name = 'revoke'");
+    ck_assert_int_eq(listed(list, "revoked", SCOPE_READ_JOB, "1.1.0"), 1);
+    ck_assert_int_eq(listed(other, "revoked", SCOPE_READ_JOB, "1.1.0"), 0);
+    ck_assert_int_eq(status_of("GET", "/api/v1/auth/allow/job/no-such", ADMIN, NULL), 404);
+}
+END_TEST
+
 START_TEST(the_fatman_era_reads_its_own_keys)
 {
     new_job("fatman", "1.1.0", JOB_STARTING); /* a job of that very name, too */
@@ -380,6 +452,7 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, internal_routes_are_not_for_administrators);
     tcase_add_test(tcase, a_list_shows_what_may_be_read);
     tcase_add_test(tcase, grants_work_in_both_spellings);
+    tcase_add_test(tcase, a_grant_is_taken_back_in_both_spellings);
     tcase_add_test(tcase, the_fatman_era_reads_its_own_keys);
     tcase_add_test(tcase, login_gives_the_token_and_says_no_more);
     tcase_add_test(tcase, users_change_their_password_and_tokens);
