@@ -52,10 +52,15 @@ static void describe(struct trk_buf *out, char **env)
     for (char **entry = env; *entry != NULL; entry++) {
         trk_buf_addf(out, "env %s\n", *entry);
     }
+    /* Of root's home only the way to this program may be there, when the checkout lies in it. */
+    trk_autofree char *self = realpath("/proc/self/exe", NULL);
     DIR *dir = opendir("/root");
     int entries = 0;
-    while (dir != NULL && readdir(dir) != NULL) {
-        entries++;
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
+        size_t len = strlen(e->d_name);
+        bool is_way = self != NULL && strncmp(self, "/root/", 6) == 0 &&
+                      strncmp(self + 6, e->d_name, len) == 0 && self[6 + len] == '/';
+        entries += !is_way && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
     }
     const char *state = getenv("STATE_DIR_TO_LOOK_FOR");
     trk_buf_addf(out, "root_entries=%d\nstate_visible=%d\npackages=%d\nleaks=%d\n", entries,
