@@ -7,6 +7,7 @@
  *   authenticated      any valid token (an internal one with at least one scope)
  *   subject            a user, an ESC or a job family
  *   user, staff        an active user; one with is_staff
+ *   admin              a user of the staff, or who holds call_admin_api on everything
  *   internal           one of our own services
  *   scope:SCOPE        holds SCOPE on anything; call_admin_api must be held on everything
  *   job:SCOPE          holds SCOPE on the job of the path, {name} and {version}
@@ -70,8 +71,8 @@ void event_hub_free(struct event_hub *hub);
 void event_hub_count(struct event_hub *hub, uint64_t *ret_connected, uint64_t *ret_disconnected);
 
 extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deploy_routes,
-    api_esc_routes, api_event_routes, api_family_routes, api_grant_routes, api_info_routes,
-    api_job_routes, api_log_routes, api_probe_routes, api_user_routes;
+    api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_grant_routes,
+    api_info_routes, api_job_routes, api_log_routes, api_probe_routes, api_user_routes;
 extern const char api_component_schemas[];
 
 /* The server's options with all tables; valid as long as `lc`. */

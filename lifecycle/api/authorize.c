@@ -184,6 +184,9 @@ static int check_access(struct trk_request *req, struct trk_pg *conn, struct api
     if (strcmp(access, "staff") == 0) {
         return user && subject->is_staff ? 0 : wrong_type(subject, "a user of the staff", err);
     }
+    if (strcmp(access, "admin") == 0) {
+        return user && subject->is_staff ? 0 : check_scope(subject, SCOPE_CALL_ADMIN_API, err);
+    }
     if (strcmp(access, "internal") == 0) {
         return internal && trk_token_has_scope(&subject->claims, SCOPE_FULL_ACCESS)
                    ? 0

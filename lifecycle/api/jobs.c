@@ -13,7 +13,6 @@
 #include "lifecycle/domain/status.h"
 #include "lifecycle/domain/version.h"
 #include "lifecycle/store/deployment.h"
-#include "lifecycle/store/endpoint.h"
 
 #define WAIT_SLICE_MS 5000
 
@@ -200,34 +199,6 @@ static int reprovision(struct trk_request *req, struct trk_err *err)
     return resubmit(req, "reprovision", err);
 }
 
-static int public_endpoints(struct trk_request *req, struct trk_err *err)
-{
-    struct job *job;
-    int code = load(req, &job, err);
-    if (code < 0) {
-        return code;
-    }
-    TRK_PG_AUTO(conn)
-    = NULL;
-    struct public_endpoint *endpoints;
-    size_t count;
-    code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = endpoint_store_list(conn, trk_req_mem(req), job->id, &endpoints, &count, err);
-    }
-    if (code < 0) {
-        return code;
-    }
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(list, json_pack("{s:s,s:s,s:s,s:b}", "job_name", job->name,
-                                                    "job_version", job->version, "endpoint",
-                                                    endpoints[i].endpoint, "active",
-                                                    (int)endpoints[i].is_active));
-    }
-    return trk_reply_json(req, 200, list);
-}
-
 static const struct trk_route routes[] = {
     {.method = "GET",
      .path = "/api/v1/job",
@@ -256,12 +227,5 @@ static const struct trk_route routes[] = {
      .access = "job:" SCOPE_DEPLOY_JOB,
      .handler = reprovision,
      .help = "Starts it again from the stored image; answers when it is done."},
-    {.method = "GET",
-     .path = "/api/v1/job/{name}/{version}/public-endpoints",
-     .access = "job:" SCOPE_READ_JOB,
-     .response_schema = API_LIST("PublicEndpoint"),
-     .handler = public_endpoints,
-     .help =
-         "Endpoints that the manifest asks to be callable without a token; only active ones are."},
 };
 API_TABLE(api_job_routes, "jobs", routes);

@@ -329,6 +329,9 @@ static int post_deploy(struct work *w, struct trk_pg *conn, struct trk_err *err)
         rc = permission_store_grant_deployer(conn, d->subject_id, job->id, err);
     }
     const json_t *endpoints = json_object_get(w->manifest, "public_endpoints");
+    if (rc == 0) { /* what the manifest asks for no more is closed */
+        rc = endpoint_store_keep(conn, job->id, endpoints, err);
+    }
     for (size_t i = 0; rc == 0 && i < json_array_size(endpoints); i++) {
         const char *path = json_string_value(json_array_get(endpoints, i));
         rc = path != NULL ? endpoint_store_request(conn, job->id, path, err) : 0;

@@ -1,6 +1,8 @@
 #include "lifecycle/store/endpoint.h"
 
 #include "libtrack/clock.h"
+#include "libtrack/json.h"
+#include "libtrack/mem.h"
 #include "lifecycle/store/rows.h"
 
 int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
@@ -24,6 +26,29 @@ int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
     *ret = endpoints;
     *ret_count = (size_t)count;
     return 0;
+}
+
+int endpoint_store_set(struct trk_pg *conn, const char *job_id,
+                       const struct public_endpoint *endpoint, bool *ret_found, struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_publicendpointrequest set active = $3 where job_id = "
+                            "$1 and endpoint = $2",
+                            "ssb", job_id, endpoint->endpoint, (int)endpoint->is_active);
+    if (code == 0) {
+        *ret_found = trk_pg_affected(conn) > 0;
+    }
+    return code;
+}
+
+int endpoint_store_keep(struct trk_pg *conn, const char *job_id, const json_t *endpoints,
+                        struct trk_err *err)
+{
+    trk_autofree char *text = endpoints != NULL ? trk_json_text(endpoints) : trk_xstrdup("[]");
+    return trk_pg_query(conn, NULL, err,
+                        "delete from registry_publicendpointrequest where job_id = $1 and endpoint "
+                        "not in (select jsonb_array_elements_text($2::jsonb))",
+                        "ss", job_id, text);
 }
 
 int endpoint_store_request(struct trk_pg *conn, const char *job_id, const char *endpoint,

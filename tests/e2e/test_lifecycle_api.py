@@ -350,6 +350,45 @@ def test_grants_and_revocations_reach_the_gateway_at_once(platform, deployed):
         platform.sql("delete from registry_setting where name = 'maintenance_mode'")
 
 
+def test_a_public_endpoint_is_opened_and_closed(platform, cli, make_job):
+    folder, name = make_job(
+        public_endpoints=["/api/v1/perform", "/api/v1/echo"],
+        files={"adder.py": "class AdderModel:\n    def perform(self, numbers):\n        return sum(numbers)\n"
+                           "    def echo(self):\n        return 'echo'\n"
+                           "    def auxiliary_endpoints(self):\n"
+                           "        return {'/echo': self.echo, '/echo/deep': self.echo, '/echoes': self.echo}\n"})
+    cli("deploy", folder, "dev")
+    api, path = platform.lifecycle, f"/api/v1/job/{name}/0.0.1/public-endpoints"
+
+    def call(endpoint):
+        return platform.call(name, {}, path=f"/api/v1{endpoint}", token=None).status_code
+
+    def set_active(active):
+        reply = api.put(path, json={"endpoint": "/api/v1/echo", "active": active})
+        assert reply.status_code == 200, reply.text
+        assert reply.json() == {"job_name": name, "job_version": "0.0.1", "endpoint": "/api/v1/echo", "active": active}
+
+    assert {e["endpoint"]: e["active"] for e in api.get(path).json()} == {"/api/v1/echo": False, "/api/v1/perform": False}
+    assert call("/echo") == 401
+    set_active(True)
+    wait_for(lambda: call("/echo") == 200, 1, "open without a token")
+    assert call("/echo/deep") == 200
+    assert call("/echoes") == call("/perform") == 401
+    set_active(False)
+    wait_for(lambda: call("/echo") == 401, 1, "closed again")
+    assert call("/echo/deep") == 401
+
+    set_active(True)
+    cli("deploy", folder, "dev", "--force", "-e", "owner_email=someone@example.com", "--build-context", "local")
+    assert call("/echo") == 200, "it stays open over a deployment"
+    manifest = (folder / "job.yaml").read_text()
+    (folder / "job.yaml").write_text(manifest.replace("- /api/v1/echo\n", ""))
+    cli("deploy", folder, "dev", "--force")
+    wait_for(lambda: call("/echo") == 401, 1, "closed when the manifest asks for it no more")
+    assert [e["endpoint"] for e in api.get(path).json()] == ["/api/v1/perform"]
+    cli("delete", name, "--version", "0.0.1")
+
+
 def test_a_fatman_era_client_deploys_and_deletes(platform):
     """The calls of a 2.2.0 client, in its words."""
     api, name = platform.lifecycle, fresh_name("fatman")

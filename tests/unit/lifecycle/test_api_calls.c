@@ -74,6 +74,54 @@ START_TEST(public_endpoints_open_what_they_name)
 }
 END_TEST
 
+static int set_public(const char *version, const char *endpoint, bool active, const char *token)
+{
+    const char *path = talloc_asprintf(api.mem, "/api/v1/job/opened/%s/public-endpoints", version);
+    return status_of("PUT", path, token,
+                     json_pack("{s:s,s:b}", "endpoint", endpoint, "active", (int)active));
+}
+
+START_TEST(public_endpoints_are_opened_and_closed_by_administrators)
+{
+    const char *subject;
+    new_job("opened", "1.1.0", JOB_RUNNING);
+    sql("insert into registry_publicendpointrequest (id, job_id, endpoint, active) select "
+        "'pe-3', id, '/echo', false from registry_job where name = 'opened'");
+    const char *esc = new_esc("no-admin", &subject);
+    ck_assert_int_eq(set_public("1.1.0", "/echo", true, esc), 403);
+    grant(subject, SCOPE_FULL_ACCESS, "opened", NULL);
+    ck_assert_int_eq(set_public("1.1.0", "/echo", true, esc), 403); /* the job is not everything */
+    expect_no_call("opened/latest/echo", NULL, 401);
+    sql("delete from registry_event");
+    ck_assert_int_eq(set_public("1.1.0", "/echo", true, ADMIN), 200);
+    TRK_PG_AUTO(conn)
+    = acquire();
+    TRK_PG_RESULT_AUTO(res)
+    = NULL;
+    must(trk_pg_query(conn, &res, &api.err,
+                      "select 1 from registry_event where kind = 'job_changed' and payload ->> "
+                      "'job_name' = 'opened'",
+                      ""));
+    ck_assert_int_eq(trk_pg_rows(res), 1);
+    expect_decision("opened/latest/echo/deep", NULL, "exact_path", "");
+    expect_no_call("opened/latest/echoes", NULL, 401);
+    sql("insert into registry_authresourcepermission (auth_subject_id, scope) select id, "
+        "'call_admin_api' from registry_authsubject where esc_id = 'no-admin'");
+    ck_assert_int_eq(set_public("latest", "/echo", false, esc), 200);
+    expect_no_call("opened/latest/echo", NULL, 401);
+    struct answer a = call("PUT", "/api/v1/fatman/opened/1.1.0/public-endpoints", ADMIN,
+                           json_pack("{s:s,s:b}", "endpoint", "/other", "active", 1));
+    ck_assert_int_eq(a.status, 404);
+    ck_assert_str_eq(text_in(&a, "error"), "the manifest of opened 1.1.0 does not ask for the "
+                                           "public endpoint /other; it asks for /echo");
+    json_decref(a.body);
+    ck_assert_int_eq(set_public("9.9.9", "/echo", true, ADMIN), 404);
+    ck_assert_int_eq(status_of("PUT", "/api/v1/job/opened/1.1.0/public-endpoints", ADMIN,
+                               json_pack("{s:s}", "endpoint", "/echo")),
+                     422);
+}
+END_TEST
+
 START_TEST(a_revoked_or_expired_token_is_refused_at_once)
 {
     const char *subject;
@@ -131,6 +179,7 @@ static void add_tests(TCase *tcase)
 {
     tcase_add_test(tcase, calls_are_decided_by_token_job_and_path);
     tcase_add_test(tcase, public_endpoints_open_what_they_name);
+    tcase_add_test(tcase, public_endpoints_are_opened_and_closed_by_administrators);
     tcase_add_test(tcase, a_revoked_or_expired_token_is_refused_at_once);
     tcase_add_test(tcase, maintenance_stops_calls_and_changes);
 }
