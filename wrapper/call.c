@@ -283,9 +283,13 @@ static void finish(struct front *front, struct worker *worker, struct call *call
 
 void calls_reap(struct front *front, struct worker *worker)
 {
-    int slot;
     bool any = false;
-    while ((slot = ring_front_reap(&worker->ring)) >= 0) {
+    /* No more than a full ring a turn: a worker that goes on saying so must not hold the loop. */
+    for (unsigned i = 0; i < RING_CQ; i++) {
+        int slot = ring_front_reap(&worker->ring);
+        if (slot < 0) {
+            break;
+        }
         struct call *call = worker->by_slot[slot];
         if (call != NULL) {
             finish(front, worker, call);

@@ -8,6 +8,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "libtrack/mem.h"
+
 #define KEPT_SIZE (16 * 1024) /* of an empty buffer */
 
 static void stop_talking(struct conn *conn)
@@ -146,9 +148,16 @@ static size_t make_head(struct conn *conn, const struct reply *reply, char *head
     return (size_t)(put(at, "\r\n") - head);
 }
 
+/* Room for a head: what make_head adds of its own is far below 1 KiB. */
+static size_t head_room(const struct reply *reply)
+{
+    return 1024 + (reply->type != NULL ? strlen(reply->type) : 0) +
+           (reply->headers != NULL ? strlen(reply->headers) : 0);
+}
+
 void conn_reply(struct conn *conn, const struct reply *reply)
 {
-    char head[8192]; /* headers are ours or at most a target of ROUTE_PATH_MAX */
+    char fixed[4096];
     if (conn->state == CONN_CLOSED) {
         if (reply->file_fd >= 0) {
             (void)close(reply->file_fd);
@@ -157,6 +166,10 @@ void conn_reply(struct conn *conn, const struct reply *reply)
     }
     conn->keep_alive = conn->keep_alive && !reply->must_close && !conn->front->is_draining &&
                        !conn->peer_closed;
+    /* A redirect repeats the target, which may have 16 KiB. */
+    trk_autofree char *large = head_room(reply) > sizeof(fixed) ? trk_xmalloc(head_room(reply))
+                                                                : NULL;
+    char *head = large != NULL ? large : fixed;
     size_t head_len = make_head(conn, reply, head);
     bool has_body = !conn->is_head && reply->status != 304 && reply->status != 204;
     size_t body_len = has_body && reply->file_fd < 0 ? reply->len : 0;

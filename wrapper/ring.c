@@ -238,10 +238,12 @@ int ring_front_reap(struct ring *ring)
 int ring_front_result(const struct ring *ring, int number, struct ring_result *ret)
 {
     const struct ring_slot *slot = &ring->shared->slots[number];
-    uint32_t status = slot->result_status;
-    uint64_t len = slot->result_len;
-    bool big = (slot->result_flags & RING_BIG) != 0;
-    if (status < 100 || status > 599 || len > ring->body_max || (!big && len > RING_INLINE)) {
+    /* Read once: the worker may change them between the check and the use. An interim status
+     * (1xx) would end the answer's head without its body. */
+    uint32_t status = __atomic_load_n(&slot->result_status, __ATOMIC_RELAXED);
+    uint64_t len = __atomic_load_n(&slot->result_len, __ATOMIC_RELAXED);
+    bool big = (__atomic_load_n(&slot->result_flags, __ATOMIC_RELAXED) & RING_BIG) != 0;
+    if (status < 200 || status > 599 || len > ring->body_max || (!big && len > RING_INLINE)) {
         return -EPROTO;
     }
     ret->status = (int)status;
@@ -288,8 +290,9 @@ bool ring_front_reclaim(struct ring *ring, int number, char **ret_bytes, size_t 
     if (!atomic_compare_exchange_strong(&slot->state, &expected, RING_FREE)) {
         return false;
     }
-    uint64_t head_len = slot->head_len, body_len = slot->body_len;
-    bool big = (slot->flags & RING_BIG) != 0;
+    uint64_t head_len = __atomic_load_n(&slot->head_len, __ATOMIC_RELAXED);
+    uint64_t body_len = __atomic_load_n(&slot->body_len, __ATOMIC_RELAXED);
+    bool big = (__atomic_load_n(&slot->flags, __ATOMIC_RELAXED) & RING_BIG) != 0;
     bool ok = head_len <= HEAD_ROOM && body_len <= ring->body_max &&
               (big || head_len + body_len <= RING_INLINE);
     if (ok && ret_bytes != NULL) {

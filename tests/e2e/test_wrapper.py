@@ -167,6 +167,13 @@ def test_redirects(job):
                          ("/pub/job/a/1/", "/pub/job/a/1/api/v1/page")]:
         answer = w.get(path)
         assert (answer.status, answer.headers["Location"]) == (307, target), path
+    long = "?q=" + "A" * 15000  # a redirect repeats what it was asked for
+    for path in ("/", "/pub/job/a/1"):
+        answer = w.get(path + long)
+        assert (answer.status, answer.headers["Location"][-len(long):]) == (307, long), path
+    answer = w.get("/pub/job/" + "a" * 15000 + "/1")
+    assert (answer.status, len(answer.headers["Location"])) == (307, 15012)
+    assert w.get("/live").status == 200
 
 
 def test_probes(job):

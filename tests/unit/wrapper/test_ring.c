@@ -187,6 +187,7 @@ START_TEST(test_a_broken_worker_is_not_believed)
     } broken[] = {
         {9999, 0, 1, "a/b"},
         {0, 0, 1, "a/b"},
+        {101, 0, 1, "a/b"}, /* no final answer */
         {200, 0, RING_INLINE + 1, "a/b"},
         {200, RING_BIG, BODY_MAX + 1, "a/b"},
         {200, 0, UINT64_MAX, "a/b"},
