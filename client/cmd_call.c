@@ -123,7 +123,7 @@ int cmd_call(struct cli *cli, struct trk_err *err)
     trk_autofree char *pub = NULL;
     int rc = parse_payload(cli->words[2], &payload, err);
     if (rc == 0) {
-        rc = remote_open_of(&remote, cli, NULL, err);
+        rc = remote_open_of(&remote, cli, cli->words[3], err);
     }
     if (rc < 0) {
         return rc;

@@ -17,6 +17,7 @@ int cmd_delete(struct cli *cli, struct trk_err *err)
     }
     rc = remote_open_of(&remote, cli, job.remote, err);
     if (rc < 0) {
+        rc = job_ref_explain(&job, err);
         job_ref_fini(&job);
         return rc;
     }
@@ -30,6 +31,7 @@ int cmd_delete(struct cli *cli, struct trk_err *err)
         (void)printf("%s %s is deleted from %s\n", job.name, job.version, remote.shown);
     }
     remote_close(&remote);
+    rc = rc < 0 ? job_ref_explain(&job, err) : rc;
     job_ref_fini(&job);
     return rc;
 }

@@ -119,6 +119,7 @@ static int show(struct cli *cli, const char *kind, int64_t tail_default, struct 
     }
     rc = remote_open_of(&remote, cli, job.remote, err);
     if (rc < 0) {
+        rc = job_ref_explain(&job, err);
         job_ref_fini(&job);
         return rc;
     }
@@ -129,6 +130,7 @@ static int show(struct cli *cli, const char *kind, int64_t tail_default, struct 
         print_if_any(rc == 0 ? text : "");
     }
     remote_close(&remote);
+    rc = rc < 0 ? job_ref_explain(&job, err) : rc;
     job_ref_fini(&job);
     return rc;
 }

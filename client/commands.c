@@ -34,8 +34,10 @@ const struct cli_option cli_options[OPT_COUNT] = {
 #define REMOTE CLI_OPTION(OPT_REMOTE)
 
 #define JOB_FORMS                                                                                  \
-    "The job is named by NAME and --version, or by a folder with its manifest (then a server may " \
-    "follow)."
+    "The job is named by NAME and --version, or by a folder with its manifest (default: the "      \
+    "current\nfolder). A word that is no such folder is a NAME. The server may follow, or "        \
+    "--remote "                                                                                    \
+    "names it."
 
 const struct command commands[] = {
     {"deploy", "[WORKDIR] [REMOTE]", 0, 2,
@@ -50,16 +52,16 @@ const struct command commands[] = {
      "check a manifest and print it as it takes effect", NULL, false},
     {"list", "[REMOTE]", 0, 1, REMOTE | CLI_OPTION(OPT_COLUMN), cmd_list, "list the jobs", NULL,
      false},
-    {"logs", "NAME | [WORKDIR] [REMOTE]", 0, 2,
+    {"logs", "[NAME|WORKDIR] [REMOTE]", 0, 2,
      REMOTE | CLI_OPTION(OPT_VERSION) | CLI_OPTION(OPT_TAIL) | CLI_OPTION(OPT_FOLLOW), cmd_logs,
      "show what a job printed", JOB_FORMS, false},
-    {"build-logs", "NAME | [WORKDIR] [REMOTE]", 0, 2,
+    {"build-logs", "[NAME|WORKDIR] [REMOTE]", 0, 2,
      REMOTE | CLI_OPTION(OPT_VERSION) | CLI_OPTION(OPT_TAIL), cmd_build_logs,
      "show how a job's image was built", JOB_FORMS, false},
-    {"delete", "NAME | [WORKDIR] [REMOTE]", 0, 2, REMOTE | CLI_OPTION(OPT_VERSION), cmd_delete,
+    {"delete", "[NAME|WORKDIR] [REMOTE]", 0, 2, REMOTE | CLI_OPTION(OPT_VERSION), cmd_delete,
      "stop a job and remove it", JOB_FORMS "\nWith NAME, --version is required.", false},
-    {"call", "NAME ENDPOINT PAYLOAD", 3, 3, REMOTE | CLI_OPTION(OPT_VERSION) | CLI_OPTION(OPT_CURL),
-     cmd_call, "call an endpoint of a job",
+    {"call", "NAME ENDPOINT PAYLOAD [REMOTE]", 3, 4,
+     REMOTE | CLI_OPTION(OPT_VERSION) | CLI_OPTION(OPT_CURL), cmd_call, "call an endpoint of a job",
      "PAYLOAD is JSON or YAML, for instance:\n"
      "  racetrack call adder /api/v1/perform '{\"numbers\": [40, 2]}'",
      false},

@@ -9,13 +9,16 @@
 
 struct job_ref {
     char *name, *version; /* owned */
-    const char *remote;   /* borrows from cli: the word behind the folder, or NULL */
+    char *reading;        /* owned: what the first word was taken for, for an error */
+    const char *remote;   /* borrows from cli: the second word, or NULL */
 };
-/* A first word with a slash, "." or "..", no word at all, a second word, or a folder that holds a
- * manifest mean the folder form. `default_version`: with NAME and without --version; NULL: then it
- * is a usage error. */
+/* The folder form: no word at all, a first word with a slash, "." or "..", a folder that holds a
+ * manifest, or a manifest file. Else the word is a NAME. `default_version`: with NAME and without
+ * --version; NULL: then it is a usage error. */
 int job_ref_of(struct job_ref *ref, struct cli *cli, const char *default_version,
                struct trk_err *err) TRK_MUST_CHECK;
+/* Says in a TRK_NOT_FOUND how the words were read. Returns the error's code. */
+int job_ref_explain(const struct job_ref *ref, struct trk_err *err);
 void job_ref_fini(struct job_ref *ref);
 
 #endif

@@ -25,10 +25,13 @@ int remote_open(struct remote *remote, const char *name, struct trk_err *err)
     return 0;
 }
 
-int remote_open_of(struct remote *remote, const struct cli *cli, const char *word,
-                   struct trk_err *err)
+int remote_open_of(struct remote *remote, struct cli *cli, const char *word, struct trk_err *err)
 {
     const char *option = cli->values[OPT_REMOTE];
+    if (option != NULL && word != NULL && strcmp(option, word) != 0) {
+        return cli_usage(cli, err, "two servers are named: %.200s and --remote %.200s", word,
+                         option);
+    }
     int rc = remote_open(remote, option != NULL ? option : word, err);
     if (rc == 0) {
         cli_verbose(cli, "server: %s%s", remote->url,

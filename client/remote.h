@@ -30,8 +30,9 @@ struct remote {
 
 /* `name`: alias, URL or NULL (the default remote). On failure nothing is left to close. */
 int remote_open(struct remote *remote, const char *name, struct trk_err *err) TRK_MUST_CHECK;
-/* The remote that --remote or this positional word (may be NULL) names. */
-int remote_open_of(struct remote *remote, const struct cli *cli, const char *word,
+/* The remote that --remote or this positional word (may be NULL) names; a usage error when they
+ * name different ones. */
+int remote_open_of(struct remote *remote, struct cli *cli, const char *word,
                    struct trk_err *err) TRK_MUST_CHECK;
 void remote_close(struct remote *remote);
 /* 0, or TRK_UNAUTHENTICATED with what to type, when the server wants a token and we have none. */

@@ -58,7 +58,8 @@ def test_version(lone):
     "args",
     [("frob",), ("deploy", "--frob"), ("set", "alias", "dev"), ("config",), ("delete", "adder"), ("list", "-c", "size"),
      ("deploy", TOP / "sample/python-class", "http://127.0.0.1:1", "--build-context", "cloud"), ("logs", "x", "--tail", "-1"),
-     ("login", "dev", "token", "--remote", "dev"), ()],
+     ("login", "dev", "token", "--remote", "dev"), ("logs", "adder", "dev", "--remote", "prod"),
+     ("call", "adder", "/x", "{}", "dev", "more"), ("call", "adder", "/x", "{}", "dev", "--remote", "prod"), ()],
 )
 def test_wrong_usage_exits_with_2(lone, args):
     lone("set", "alias", "dev", "http://127.0.0.1:1")
@@ -337,6 +338,10 @@ def test_list_columns(platform, cli, deployed):
 def test_call_and_curl(platform, cli, deployed):
     name = deployed()
     assert cli("call", name, "/api/v1/perform", '{"numbers": [40, 2]}').stdout == "42\n"
+    other = Cli(cli.home.parent / "other")
+    other("set", "alias", "there", platform.remote)
+    other("login", "there", platform.token)
+    assert other("call", name, "/api/v1/perform", '{"numbers": [40, 2]}', "there").stdout == "42\n", "the server may follow"
     assert cli("call", name, "api/v1/perform", "numbers: [40, 2]", "--version", "0.0.1").stdout == "42\n"
     command = cli("call", name, "/api/v1/perform", json.dumps({"numbers": [1, 2], "x": "it's"}), "--curl").stdout
     assert command.startswith("curl ") and platform.token not in command
@@ -350,13 +355,28 @@ def test_logs_in_both_forms(cli, make_job):
     folder, name = make_job(files={"adder.py": "class AdderModel:\n    def __init__(self):\n        print('hello from', 'the job')\n"
                                                "    def perform(self, a: int = 1):\n        print('called with', a)\n        return a\n"})
     cli("deploy", folder, "dev")
-    for args in ((name,), (folder,), (folder, "dev"), (name, "--version", "0.0.1", "--tail", "0")):
+    for args in ((name,), (folder,), (folder, "dev"), (name, "dev"), (folder / "job.yaml", "dev"),
+                 (name, "dev", "--version", "0.0.1", "--tail", "0"), (name, "dev", "--remote", "dev")):
         assert "hello from the job" in cli("logs", *args).stdout
+    elsewhere = folder.parent / "elsewhere"  # a folder of the job's name that holds no manifest is no job's folder
+    (elsewhere / name).mkdir(parents=True)
+    assert "hello from the job" in cli("logs", name, "dev", cwd=elsewhere).stdout
+    assert "hello from the job" in cli("logs", folder.name, "dev", cwd=folder.parent).stdout
     assert "hello from the job" in cli("logs", cwd=folder).stdout
-    assert cli("build-logs", name).stdout.strip() and cli("build-logs", folder, "dev").stdout.strip()
-    done = cli("logs", "no-such-job", check=False)
-    assert done.returncode == 70
-    cli("delete", folder, "dev")
+    assert cli("build-logs", name).stdout.strip() and cli("build-logs", name, "dev").stdout.strip() and cli("build-logs", folder, "dev").stdout.strip()
+    for args, named in (
+        (("logs", "no-such-job", "dev"), ["no job named no-such-job", "no-such-job is read as a job's name", "no folder no-such-job"]),
+        (("delete", "no-such-job", "dev", "--version", "1.0.0"), ["no-such-job is read as a job's name"]),
+        (("logs", "dev", name), [f"{name} is neither an alias nor an address", "dev is read as a job's name"]),
+        (("logs", "./no-such-folder", "dev"), ["./no-such-folder is read as a folder", "racetrack logs NAME"]),
+        (("logs", folder, "--version", "7.7.7"), [f"is read as a folder, whose manifest names the job {name} 7.7.7"]),
+    ):
+        done = cli(*args, check=False)
+        assert done.returncode == 70
+        assert all(text in done.stderr for text in named), done.stderr
+    done = cli("delete", name, "dev", check=False)
+    assert done.returncode == 2 and "--version" in done.stderr and f"{name} is read as a job's name" in done.stderr
+    cli("delete", name, "dev", "--version", "0.0.1")
     assert name not in cli("list").stdout
 
 
