@@ -62,6 +62,9 @@ static void describe(struct trk_buf *out, char **env)
                       strncmp(self + 6, e->d_name, len) == 0 && self[6 + len] == '/';
         entries += !is_way && strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0;
     }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
     const char *state = getenv("STATE_DIR_TO_LOOK_FOR");
     trk_buf_addf(out, "root_entries=%d\nstate_visible=%d\npackages=%d\nleaks=%d\n", entries,
                  state != NULL && access(state, F_OK) == 0,
