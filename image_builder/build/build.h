@@ -100,9 +100,12 @@ void build_list_fini(struct build_list *list); /* zeroes: environments hold secr
 void build_list_cleanup(struct build_list *list);
 #define BUILD_LIST_AUTO(name)                                                                      \
     __attribute__((cleanup(build_list_cleanup))) struct build_list name = {0}
-/* Adds the beginning of an argv that confines what follows: a read-only view of the machine without
- * the state folder, in which `writable` (NULL-terminated) can be written. Nothing when the
- * configuration says off; TRK_UNAVAILABLE when it says on and it does not work here. */
+/* Is this "NAME=value" of the service's environment one that pip gets (PIP_…, proxies, CAs)? */
+bool build_is_passed_on(const char *setting);
+/* Adds the beginning of an argv that confines what follows: a read-only view of the machine's
+ * programs and of what is public of its settings, in which `writable` (NULL-terminated) can be
+ * written. Nothing when the configuration says off; TRK_UNAVAILABLE when it says on and it does not
+ * work here. */
 int build_sandbox_prefix(const struct builder_config *config, const char *const *writable,
                          struct build_list *argv, struct trk_err *err) TRK_MUST_CHECK;
 /* Runs to the end; output (both streams) goes to `output`, or to the log when that is NULL. */

@@ -95,11 +95,27 @@ static bool is_anything(const char *line, size_t len)
     return len > 0;
 }
 
-/* Options (-r other.txt, -c, -e, -f) and paths make other files part of the input. */
+/* Options (-r other.txt, -c, -e, -f) and paths make other files part of the input. pip takes any
+ * word with a slash, and any archive, for a path when there is such a file; "name @ https://…" and
+ * "git+https://…" are none. */
 static bool is_local(const char *line, size_t len)
 {
-    return strchr("-./~$", line[0]) != NULL || memmem(line, len, "file:", 5) != NULL ||
-           memmem(line, len, "@ .", 3) != NULL || memmem(line, len, "@ /", 3) != NULL;
+    static const char *const archives[] = {".whl", ".zip", ".tar", ".tgz", ".tbz", ".txz", ".tlz"};
+    if (strchr("-.~", line[0]) != NULL || memmem(line, len, "file:", 5) != NULL ||
+        memmem(line, len, "${", 2) != NULL) {
+        return true;
+    }
+    const char *slash = memchr(line, '/', len);
+    if (slash != NULL) {
+        bool is_url = slash > line && slash[-1] == ':' && slash + 1 < line + len && slash[1] == '/';
+        return !is_url;
+    }
+    for (size_t i = 0; i < TRK_COUNT(archives); i++) {
+        if (memmem(line, len, archives[i], strlen(archives[i])) != NULL) {
+            return true;
+        }
+    }
+    return false;
 }
 
 /* ---- environment ---- */
@@ -124,7 +140,7 @@ static bool is_reserved(const char *name)
     return trk_str_has_prefix(name, "LD_") || trk_str_has_prefix(name, "MALLOC_");
 }
 
-static bool is_passed_on(const char *setting)
+bool build_is_passed_on(const char *setting)
 {
     static const char *const prefixes[] = {
         "PIP_",         "http_proxy=", "https_proxy=",   "no_proxy=",     "HTTP_PROXY=",
@@ -152,7 +168,7 @@ static void add_variables(const json_t *object, struct build_list *env)
 static void add_settings(const struct build *build, struct build_list *env)
 {
     for (char **e = environ; *e != NULL; e++) {
-        if (is_passed_on(*e)) {
+        if (build_is_passed_on(*e)) {
             build_list_add(env, *e);
         }
     }
@@ -169,6 +185,19 @@ static void make_env(const struct build *build, struct build_list *env)
     add_settings(build, env);
 }
 
+/* Does the job itself say where pip takes things from? That may be a path in its folder. */
+static bool has_pip_settings(const json_t *object)
+{
+    const char *key;
+    json_t *value;
+    json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
+        if (trk_str_has_prefix(key, "PIP_")) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* ---- the cache's key ---- */
 
 static int make_key(const struct build *build, const char *requirements, char out[TRK_DIGEST_SIZE],
@@ -182,13 +211,18 @@ static int make_key(const struct build *build, const char *requirements, char ou
     BUILD_LIST_AUTO(settings);
     add_settings(build, &settings);
     struct trk_sha256_ctx *sha = trk_sha256_new();
-    trk_sha256_update(sha, "requirements 1", sizeof("requirements 1"));
+    trk_sha256_update(sha, "requirements 2", sizeof("requirements 2"));
+    /* One family's packages run while they are built and can write into the pip cache of their
+     * family: what comes out of it later is not for others. Equal layers are one blob anyway. */
+    trk_sha256_update(sha, build->job_name, strlen(build->job_name) + 1);
     trk_sha256_update(sha, version, strlen(version) + 1);
     for (size_t i = 0; i < settings.count; i++) {
         trk_sha256_update(sha, settings.items[i], strlen(settings.items[i]) + 1);
     }
     trk_sha256_update(sha, requirements, strlen(requirements) + 1);
-    if (any_line(requirements, is_local)) {
+    if (any_line(requirements, is_local) ||
+        has_pip_settings(json_object_get(build->request.manifest, "build_env")) ||
+        has_pip_settings(build->request.secret_build_env)) {
         trk_sha256_update(sha, build->code.diff_id, sizeof(build->code.diff_id));
     }
     unsigned char sum[TRK_SHA256_SIZE];
@@ -203,7 +237,10 @@ static int make_key(const struct build *build, const char *requirements, char ou
 static void add_pip(const struct build *build, const char *target, const char *cache,
                     struct build_list *argv)
 {
+    /* -I: the job's folder is the current one, and its modules (a random.py, a pip/) are neither
+     * pip's nor part of the cache's key. */
     static const char *const options[] = {PYTHON,
+                                          "-I",
                                           "-m",
                                           "pip",
                                           "install",

@@ -1,16 +1,22 @@
 /* Commands that a build runs: with a fresh environment, and what runs a user's code (pip) in
  * bubblewrap where that works. */
+#include <ftw.h>
 #include <pthread.h>
 #include <sodium.h>
 #include <stdarg.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "image_builder/build/build.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
 #include "libtrack/proc.h"
+#include "libtrack/str.h"
 
 #define BWRAP "/usr/bin/bwrap"
+
+extern char **environ;
 
 void build_list_add(struct build_list *list, const char *text)
 {
@@ -56,16 +62,85 @@ static void add_all(struct build_list *argv, const char *const *items)
     }
 }
 
+/* What pip and compilers need of the machine. The service may be root, and then so is the user's
+ * code, without capabilities but with root's files: no home folders, no sockets below /run, no
+ * data below /var. */
+static void add_system(struct build_list *argv)
+{
+    static const char *const dirs[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
+    static const char *const always[] = {"--ro-bind", "/usr", "/usr", "--ro-bind",
+                                         "/etc",      "/etc", NULL};
+    add_all(argv, always);
+    for (size_t i = 0; i < TRK_COUNT(dirs); i++) {
+        char target[256];
+        ssize_t n = readlink(dirs[i], target, sizeof(target) - 1);
+        target[n > 0 ? n : 0] = '\0';
+        const char *const link[] = {"--symlink", target, dirs[i], NULL};
+        const char *const bind[] = {"--ro-bind-try", dirs[i], dirs[i], NULL};
+        add_all(argv, n > 0 ? link : bind);
+    }
+}
+
+/* Covers what only root may read: password hashes, private keys. */
+static __thread struct build_list *covers;
+
+static int cover(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
+    (void)ftw;
+    if (type == FTW_D && (st->st_mode & S_IXOTH) == 0) {
+        const char *const empty[] = {"--tmpfs", path, NULL};
+        add_all(covers, empty);
+        return FTW_SKIP_SUBTREE;
+    }
+    if (type == FTW_F && (st->st_mode & S_IROTH) == 0) {
+        const char *const nothing[] = {"--ro-bind", "/dev/null", path, NULL};
+        add_all(covers, nothing);
+    }
+    return FTW_CONTINUE;
+}
+
+static void add_covers(struct build_list *argv)
+{
+    if (geteuid() == 0) {
+        covers = argv;
+        (void)nftw("/etc", cover, 16, FTW_PHYS | FTW_ACTIONRETVAL);
+        covers = NULL;
+    }
+}
+
+/* Files and folders that the service's own pip settings name (PIP_FIND_LINKS, SSL_CERT_FILE, …). */
+static void add_named_by_settings(struct build_list *argv)
+{
+    for (char **e = environ; *e != NULL; e++) {
+        const char *value = strchr(*e, '=');
+        if (value == NULL || !build_is_passed_on(*e)) {
+            continue;
+        }
+        for (value++; *value != '\0'; value += strspn(value, " \t\n,")) {
+            size_t len = strcspn(value, " \t\n,");
+            trk_autofree char *word = trk_xstrndup(value, len);
+            const char *path = trk_str_has_prefix(word, "file://") ? word + strlen("file://")
+                                                                   : word;
+            const char *const bind[] = {"--ro-bind-try", path, path, NULL};
+            if (path[0] == '/' && path[1] != '\0') {
+                add_all(argv, bind);
+            }
+            value += len;
+        }
+    }
+}
+
 static void add_confinement(struct build_list *argv)
 {
-    static const char *const confinement[] = {BWRAP,
-                                              "--ro-bind",
-                                              "/",
-                                              "/",
-                                              "--dev",
+    static const char *const confinement[] = {"--dev",
                                               "/dev",
                                               "--proc",
                                               "/proc",
+                                              "--tmpfs",
+                                              "/tmp",
+                                              "--ro-bind-try",
+                                              "/run/systemd/resolve",
+                                              "/run/systemd/resolve",
                                               "--unshare-pid",
                                               "--unshare-ipc",
                                               "--unshare-uts",
@@ -74,7 +149,11 @@ static void add_confinement(struct build_list *argv)
                                               "--cap-drop",
                                               "ALL",
                                               NULL};
+    build_list_add(argv, BWRAP);
+    add_system(argv);
     add_all(argv, confinement);
+    add_covers(argv);
+    add_named_by_settings(argv);
 }
 
 static bool sandbox_works;

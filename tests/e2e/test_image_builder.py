@@ -8,6 +8,7 @@ import http.server
 import io
 import json
 import os
+import re
 import signal
 import ssl
 import subprocess
@@ -50,8 +51,9 @@ def context(files):
     with tarfile.open(fileobj=out, mode="w:gz") as tar:
         for name, data in files.items():
             info = tarfile.TarInfo(name)
-            info.size = len(data.encode())
-            tar.addfile(info, io.BytesIO(data.encode()))
+            data = data if isinstance(data, bytes) else data.encode()
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
     return base64.b64encode(out.getvalue()).decode()
 
 
@@ -242,6 +244,43 @@ def test_files_that_requirements_refer_to_are_part_of_the_key(builder):
     assert "src/packages/two/__init__.py" in builder.layers(builder.build(manifest(**REQUIRES), files))["dependencies"]
 
 
+def test_a_vendored_wheel_is_part_of_the_key(builder, tmp_path):
+    for path in ("tinywheel-1.0-py3-none-any.whl", "vendor/tinywheel-1.0-py3-none-any.whl"):
+        for answer in ("1", "2"):
+            make_wheel(tmp_path, code=f"ANSWER = {answer}\n")
+            files = with_requirements(f"{path}\n")
+            files[path] = (tmp_path / "tinywheel-1.0-py3-none-any.whl").read_bytes()
+            layers = builder.layers(builder.build(manifest(**REQUIRES), files))
+            assert layers["dependencies"]["src/packages/tinywheel/__init__.py"] == f"ANSWER = {answer}\n".encode()
+
+
+def test_a_file_that_the_job_gives_pip_is_part_of_the_key(builder):
+    job = manifest(**REQUIRES, build_env={"PIP_CONSTRAINT": "constraints.txt"})
+    for version in ("1.0", "2.0"):
+        make_wheel(builder.wheels, version=version)
+    for version in ("1.0", "2.0"):
+        files = with_requirements("tinywheel\n", **{"constraints.txt": f"tinywheel=={version}\n"})
+        layers = builder.layers(builder.build(job, files))
+        assert f"src/packages/tinywheel-{version}.dist-info/METADATA" in layers["dependencies"]
+
+
+def test_modules_of_the_job_are_not_pips(builder):
+    make_wheel(builder.wheels)
+    poison = "import sys, pathlib\n[target] = [a[9:] for a in sys.argv if a.startswith('--target=')]\n" \
+             "pathlib.Path(target, 'tinywheel').mkdir(parents=True)\npathlib.Path(target, 'tinywheel/__init__.py').write_text('ANSWER = 0')\n"
+    files = with_requirements("tinywheel\n", **{"pip/__init__.py": "", "pip/__main__.py": poison, "random.py": "raise Exception('mine')\n"})
+    layers = builder.layers(builder.build(manifest(**REQUIRES), files))
+    assert layers["dependencies"]["src/packages/tinywheel/__init__.py"] == b"ANSWER = 42\n"
+
+
+def test_families_do_not_share_what_their_packages_may_have_changed(builder):
+    make_wheel(builder.wheels)
+    files = with_requirements("tinywheel\n")
+    first = builder.build(manifest(**REQUIRES), files)
+    other = builder.build({**manifest(**REQUIRES), "name": "another"}, files)
+    assert "unchanged" not in other["logs"] and other["image_digest"] != first["image_digest"]
+
+
 def test_empty_requirements_make_no_layer(builder):
     result = builder.build(manifest(**REQUIRES), with_requirements("\n  # nothing\n\n"))
     assert set(builder.layers(result)) == {"code"}
@@ -275,6 +314,9 @@ def test_code_that_pip_runs_sees_neither_secrets_nor_state(builder):
         "import os, sys\n"
         f"sys.stderr.write('files: %s; ' % os.listdir({str(builder.state)!r}))\n"
         "sys.stderr.write('names: %s; ' % ' '.join(sorted(os.environ)))\n"
+        "for p in ('/etc/shadow', '/root', '/home', '/run', '/var'):\n"
+        "    try: sys.stderr.write('look: %s %s; ' % (p, open(p).read() if p == '/etc/shadow' else os.listdir(p)))\n"
+        "    except OSError: pass\n"
         "sys.stderr.write('pids: %d;' % len([p for p in os.listdir('/proc') if p.isdigit()]))\n"
         "sys.exit(1)\n"
     )
@@ -284,6 +326,8 @@ def test_code_that_pip_runs_sees_neither_secrets_nor_state(builder):
     assert "AUTH_KEY" not in names and "RACETRACK" not in names and "LIFECYCLE" not in names
     if "bubblewrap does not work" not in (builder.state / "log").read_text():
         assert "secrets.env" not in logs
+        assert "root:" not in logs
+        assert [line for line in re.findall(r"look: (\S+) ([^;]*);", logs) if line[1] not in ("", "[]")] in ([], [("/run", "['systemd']")])
         assert int(logs.split("pids: ")[1].split(";")[0]) < 12
 
 
