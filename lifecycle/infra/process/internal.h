@@ -67,6 +67,9 @@ int workload_lock(const struct process_target *p, const char *id, int *ret_fd,
 void workload_lock_forget(const struct process_target *p, const char *id); /* while holding it */
 int workload_load(const struct process_target *p, const char *id, json_t **ret,
                   struct trk_err *err) TRK_MUST_CHECK;
+/* Both at once. TRK_NOT_FOUND: there is no such workload (any more), and no lock file is left. */
+int workload_lock_known(const struct process_target *p, const char *id, int *ret_fd, json_t **ret,
+                        struct trk_err *err) TRK_MUST_CHECK;
 int workload_save(const struct process_target *p, const char *id, const json_t *doc,
                   struct trk_err *err) TRK_MUST_CHECK;
 /* Ids of all generations with a folder; *ret owned array of strings of 40. */

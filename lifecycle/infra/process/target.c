@@ -139,7 +139,9 @@ static int prepare_and_launch(struct process_target *p, const struct infra_gener
     }
     if (rc < 0) {
         struct trk_err ignored = {0};
-        may_fail(remove_locked(p, id, &ignored));
+        if (remove_locked(p, id, &ignored) == 0) {
+            workload_lock_forget(p, id);
+        }
         return rc;
     }
     fill_observation(id, doc, INFRA_RUNNING, ret);
@@ -187,13 +189,9 @@ static int process_stop(const struct infra_target *t, const char *id, int64_t gr
     struct process_target *p = self(t);
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
-    int rc = workload_lock(p, id, &lock, err);
-    if (rc == 0) {
-        rc = workload_load(p, id, &doc, err);
-        if (rc == TRK_NOT_FOUND) {
-            workload_lock_forget(p, id);
-            return 0;
-        }
+    int rc = workload_lock_known(p, id, &lock, &doc, err);
+    if (rc == TRK_NOT_FOUND) {
+        return 0;
     }
     if (rc == 0 && !workload_is(doc, STATE_STOPPED) && !workload_is(doc, STATE_STOPPING)) {
         workload_set_text(doc, "state", STATE_STOPPING);
@@ -222,8 +220,7 @@ static int observe_doc(struct process_target *p, const char *id, struct infra_ob
         trk_autoclose int lock = -1;
         json_decref(doc);
         doc = NULL;
-        rc = workload_lock(p, id, &lock, err);
-        rc = rc == 0 ? workload_load(p, id, &doc, err) : rc;
+        rc = workload_lock_known(p, id, &lock, &doc, err);
         if (rc < 0) {
             return rc;
         }
@@ -521,7 +518,7 @@ static void stop_one(struct process_target *p, const char *id, bool is_last_word
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
     struct trk_err err = {0};
-    if (workload_lock(p, id, &lock, &err) < 0 || workload_load(p, id, &doc, &err) < 0) {
+    if (workload_lock_known(p, id, &lock, &doc, &err) < 0) {
         return;
     }
     if (!is_last_word) {

@@ -202,11 +202,11 @@ static void tend(struct process_target *p, const char *id, int64_t *ret_due_ms)
                   (workload_is(doc, STATE_STOPPING) &&
                    (!is_alive || workload_int(doc, "kill_at_ms") <= now)) ||
                   (workload_is(doc, STATE_BACKOFF) && workload_int(doc, "next_start_ms") <= now);
-    if (is_act && workload_lock(p, id, &lock, NULL) == 0) {
+    if (is_act) {
         /* Again under the lock: another thread or lifecycle may have been faster. */
         json_decref(doc);
         doc = NULL;
-        if (workload_load(p, id, &doc, NULL) < 0) {
+        if (workload_lock_known(p, id, &lock, &doc, NULL) < 0) {
             return;
         }
         is_alive = workload_process(p, doc, &proc);

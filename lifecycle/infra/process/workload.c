@@ -74,6 +74,25 @@ int workload_load(const struct process_target *p, const char *id, json_t **ret, 
     return 0;
 }
 
+int workload_lock_known(const struct process_target *p, const char *id, int *ret_fd, json_t **ret,
+                        struct trk_err *err)
+{
+    trk_autoclose int fd = -1;
+    int rc = workload_lock(p, id, &fd, err);
+    if (rc < 0) {
+        return rc;
+    }
+    rc = workload_load(p, id, ret, err);
+    if (rc < 0) {
+        if (rc == TRK_NOT_FOUND) {
+            workload_lock_forget(p, id); /* removed meanwhile: locking has made the file anew */
+        }
+        return rc;
+    }
+    *ret_fd = TRK_STEAL_FD(fd);
+    return 0;
+}
+
 /* Atomic for readers and for a killed lifecycle. Not synced to the disk: after a power cut no
  * process is left to be found, and the boot id tells. */
 int workload_save(const struct process_target *p, const char *id, const json_t *doc,
