@@ -2,6 +2,7 @@
 
 #include <string.h>
 
+#include "libtrack/clock.h"
 #include "libtrack/json.h"
 
 #define REPLICAS_MAX 64
@@ -36,8 +37,8 @@ static int add_hosts(struct pub_worker *w, const json_t *job, struct pub_decisio
     return 0;
 }
 
-int pub_answer_decision(struct pub_worker *w, struct trk_h1_slice body, struct pub_decision **ret,
-                        struct trk_err *err)
+int pub_answer_decision(struct pub_worker *w, struct trk_h1_slice body, int64_t asked_ns,
+                        struct pub_decision **ret, struct trk_err *err)
 {
     json_auto_t *answer = NULL;
     if (trk_json_parse(body.at, body.len, &answer, err) < 0) {
@@ -50,7 +51,12 @@ int pub_answer_decision(struct pub_worker *w, struct trk_h1_slice body, struct p
         err->code = TRK_BAD_GATEWAY;
         return trk_err_wrap(err, "lifecycle's answer");
     }
+    d->fetched_ns = asked_ns;
     d->any_path = strcmp(trk_json_string_or(answer, "decision", "exact_path"), "any_path") == 0;
+    int64_t valid_for_ms = trk_json_int_or(answer, "valid_for_ms", 0);
+    if (valid_for_ms > 0 && valid_for_ms < INT64_MAX / 2 / TRK_NS_PER_MS) {
+        d->ends_ns = asked_ns + valid_for_ms * TRK_NS_PER_MS;
+    }
     *ret = d;
     return 0;
 }

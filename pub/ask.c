@@ -181,12 +181,11 @@ static void finish_answered(struct pub_ask *ask, int status, struct trk_h1_slice
     struct trk_err err = {0};
     struct pub_decision *decision = NULL;
     retire(ask, can_reuse);
-    if (status == 200 && pub_answer_decision(w, body, &decision, &err) < 0) {
+    if (status == 200 && pub_answer_decision(w, body, ask->started_ns, &decision, &err) < 0) {
         status = 502;
     }
     if (decision != NULL) {
         decision->tag = decision->any_path ? ask->any_tag : ask->tag;
-        decision->fetched_ns = ask->started_ns;
         if (!ask->is_tainted) {
             pub_cache_add(&w->cache, decision);
             pub_share_decision(w, decision, ask->epoch);
@@ -421,6 +420,10 @@ static struct pub_decision *from_cache(struct pub_worker *w, const struct pub_ta
         d = pub_cache_find(&w->cache, tag);
     }
     if (d == NULL) {
+        return NULL;
+    }
+    if (d->ends_ns != 0 && w->loop.now_ns >= d->ends_ns) { /* even while lifecycle is away */
+        pub_cache_remove(&w->cache, d);
         return NULL;
     }
     int64_t age = w->loop.now_ns - d->fetched_ns;

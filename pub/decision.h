@@ -31,6 +31,7 @@ struct pub_decision {
     unsigned refs;
     bool is_cached, any_path;
     int64_t fetched_ns;
+    int64_t ends_ns;              /* the caller's token expires then; 0: it does not */
     char *job, *version, *status; /* resolved; owned */
     char *caller;                 /* owned, or NULL */
     struct pub_job_stats *stats;

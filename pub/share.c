@@ -10,7 +10,7 @@ struct copy {
     struct pub_message message;
     struct pub_tag tag;
     uint64_t epoch;
-    int64_t fetched_ns;
+    int64_t fetched_ns, ends_ns;
     bool any_path, has_caller;
     size_t host_count;
     char text[];
@@ -53,6 +53,7 @@ static void adopt(struct pub_message *message, void *ctx)
     d->tag = copy->tag;
     d->any_path = copy->any_path;
     d->fetched_ns = copy->fetched_ns;
+    d->ends_ns = copy->ends_ns;
     pub_cache_add(&w->cache, d);
     pub_decision_unref(d);
 }
@@ -76,6 +77,7 @@ static struct copy *copy_of(const struct pub_decision *d, uint64_t epoch)
     copy->tag = d->tag;
     copy->epoch = epoch;
     copy->fetched_ns = d->fetched_ns;
+    copy->ends_ns = d->ends_ns;
     copy->any_path = d->any_path;
     copy->has_caller = d->caller != NULL;
     copy->host_count = d->host_count;

@@ -43,11 +43,14 @@ static int reply_decision(struct trk_request *req, const struct job *job,
     if (caller != NULL) {
         (void)subject_describe(caller, name, sizeof(name));
     }
+    json_t *valid_for_ms = caller != NULL && caller->valid_for_ms > 0
+                               ? json_integer(caller->valid_for_ms)
+                               : json_null();
     return trk_reply_json(req, 200,
-                          json_pack("{s:o,s:s?,s:s,s:n,s:n}", "job", api_job_json(req, job),
+                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, job),
                                     "caller", caller != NULL ? name : NULL, "decision",
-                                    any_path ? "any_path" : "exact_path", "remote_gateway_url",
-                                    "remote_gateway_token"));
+                                    any_path ? "any_path" : "exact_path", "valid_for_ms",
+                                    valid_for_ms, "remote_gateway_url", "remote_gateway_token"));
 }
 
 static int refuse_call(struct trk_request *req, const struct subject *caller, const struct job *job,
@@ -154,7 +157,8 @@ static const struct trk_route routes[] = {
      .response_schema = API_REF("CallDecision"),
      .handler = get_can_call,
      .help = "May the caller's token call this path of this job? With the job to forward to. "
-             "decision: any_path holds for every path of the job."},
+             "decision: any_path holds for every path of the job. valid_for_ms: when the "
+             "caller's token expires; null: it does not."},
     {.method = "GET",
      .path = "/api/v1/auth/allowed/job/{name}/{version}/scope/{scope}",
      .access = "public",

@@ -53,7 +53,8 @@ const char api_component_schemas[] =
         ",\"job_family\":" STRING_0 ",\"job_version\":" STRING_0 ",\"endpoint\":" STRING_0)
     ",\"CallDecision\":" OBJECT("\"job\":" API_REF("Job") ",\"caller\":" STRING_0
         ",\"decision\":{\"type\":\"string\",\"enum\":[\"any_path\","
-        "\"exact_path\"]},\"remote_gateway_url\":" STRING_0 ",\"remote_gateway_token\":" STRING_0)
+        "\"exact_path\"]},\"valid_for_ms\":{\"type\":[\"integer\",\"null\"]},"
+        "\"remote_gateway_url\":" STRING_0 ",\"remote_gateway_token\":" STRING_0)
     ",\"AuditEvent\":" OBJECT("\"id\":" STRING ",\"version\":" INTEGER ",\"timestamp\":" TIME
         ",\"event_type\":" STRING ",\"properties\":{\"type\":[\"object\",\"null\"]},"
         "\"username_executor\":" STRING_0 ",\"username_subject\":" STRING_0 ",\"job_name\":"

@@ -21,6 +21,7 @@ struct subject {
     const char *name;     /* username, ESC name, family name, service name */
     const char *token_id; /* or NULL */
     const char *token;    /* the text presented */
+    int64_t valid_for_ms; /* until that expires; 0: it does not */
     bool is_staff, is_active;
     struct trk_token claims;
     const struct permission *permissions;

@@ -81,7 +81,8 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
         conn, &res, err,
         "select t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() "
         "as "
-        "expired, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
+        "expired, greatest(1, extract(epoch from t.expiry_time - now()) * 1000)::bigint as "
+        "valid_for_ms, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
         "not_used_today, " SUBJECT_COLUMNS " from registry_authtoken t join registry_authsubject s "
         "on s.id = t.auth_subject_id" SUBJECT_JOINS
         "and ($2::text is null or p.scope in ($2, 'full_access')) and ($3::text is null or "
@@ -105,6 +106,7 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
     }
     struct subject *subject = new_subject(mem, res);
     subject->token_id = row_text(subject, res, 0, "token_id");
+    subject->valid_for_ms = trk_pg_int(res, 0, "valid_for_ms");
     if (trk_pg_bool(res, 0, "not_used_today")) {
         code = note_use(conn, subject->token_id, err);
         if (code < 0) {

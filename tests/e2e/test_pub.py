@@ -512,6 +512,21 @@ def test_revoked_permission_takes_effect_within_a_second(make_pub, lifecycle, jo
     wait_until(lambda: all(pub.call(CALL).status == 403 for _ in range(10)), "the revocation", 1.0)
 
 
+def test_decision_ends_with_its_token(make_pub, lifecycle, job):
+    """Also while lifecycle is away, and on every thread."""
+    pub = make_pub(PUB_THREADS=2)
+    lifecycle.jobs["adder"]["valid_for_ms"] = 1000
+    assert all(pub.call(CALL).status == 200 for _ in range(10))
+    asked = len(lifecycle.calls)
+    assert asked <= 2, "it is kept until then"
+    lifecycle.rule = lambda *_: (401, {"error": "given access token has expired"})
+    wait_until(lambda: all(pub.call(CALL).status == 401 for _ in range(10)), "the token's end", 3.0)
+    lifecycle.rule = None
+    assert pub.call(CALL).status == 200
+    lifecycle.close()
+    wait_until(lambda: all(pub.call(CALL).status >= 400 for _ in range(10)), "the token's end without lifecycle", 4.0)
+
+
 def test_event_of_one_job_leaves_the_others(pub, lifecycle, job):
     lifecycle.add("other", job)
     assert pub.call(CALL).status == 200 and pub.call("/pub/job/other/latest/x").status == 200
