@@ -9,8 +9,8 @@
 
 static int too_large(const struct trk_request *req, struct trk_err *err)
 {
-    return trk_err_set(err, TRK_TOO_LARGE, "the request body is larger than the limit of %zu bytes",
-                       req->match.route->body_max_bytes);
+    return trk_err_set(err, TRK_TOO_LARGE, "the request body is larger than the limit of %s",
+                       trk_size_text(req->match.route->body_max_bytes).text);
 }
 
 /* application/json or application/…+json, with any parameters. */

@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include "libtrack/mem.h"
+#include "libtrack/str.h"
 
 #define CHUNK      65536
 #define RATIO_FREE (UINT64_C(16) << 20)
@@ -107,9 +108,8 @@ static int account(struct oci_inflate *in, const unsigned char *bytes, size_t le
     }
     in->unpacked += len;
     if (in->unpacked > in->stream_max) {
-        return trk_err_set(err, TRK_TOO_LARGE,
-                           "the archive unpacks to more than the allowed %llu bytes",
-                           (unsigned long long)in->stream_max);
+        return trk_err_set(err, TRK_TOO_LARGE, "the archive unpacks to more than the allowed %s",
+                           trk_size_text(in->stream_max).text);
     }
     if (in->unpacked > RATIO_FREE && in->unpacked / in->ratio_max > in->packed) {
         return trk_err_set(err, TRK_TOO_LARGE,

@@ -292,11 +292,12 @@ static int make_file(struct unpack *u, struct archive_entry *entry, const char *
     }
     if (size < 0 || (uint64_t)size > u->limits.file_bytes_max ||
         (uint64_t)size > u->limits.total_bytes_max - u->total_bytes) {
-        return trk_err_set(err, TRK_TOO_LARGE,
-                           "the archive unpacks to more than allowed, at %s (at most %llu bytes a "
-                           "file, %llu in all)",
-                           show(path).text, (unsigned long long)u->limits.file_bytes_max,
-                           (unsigned long long)u->limits.total_bytes_max);
+        return trk_err_set(
+            err, TRK_TOO_LARGE,
+            "the archive unpacks to more than allowed, at %s (at most %s a file, %s in "
+            "all)",
+            show(path).text, trk_size_text(u->limits.file_bytes_max).text,
+            trk_size_text(u->limits.total_bytes_max).text);
     }
     u->total_bytes += (uint64_t)size;
     const char *name;

@@ -1,6 +1,7 @@
 #include "libtrack/str.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <strings.h>
 
@@ -345,6 +346,24 @@ static size_t edit_distance(const char *a, size_t a_len, const char *b, size_t b
         current = oldest;
     }
     return previous[b_len];
+}
+
+struct trk_size_text trk_size_text(uint64_t bytes)
+{
+    static const struct {
+        unsigned shift;
+        const char *unit;
+    } units[] = {{20, "MiB"}, {10, "KiB"}};
+    struct trk_size_text out;
+    for (size_t i = 0; i < TRK_COUNT(units); i++) {
+        if (bytes != 0 && bytes % (UINT64_C(1) << units[i].shift) == 0) {
+            (void)snprintf(out.text, sizeof(out.text), "%llu %s",
+                           (unsigned long long)(bytes >> units[i].shift), units[i].unit);
+            return out;
+        }
+    }
+    (void)snprintf(out.text, sizeof(out.text), "%llu bytes", (unsigned long long)bytes);
+    return out;
 }
 
 const char *trk_str_nearest(const char *s, const char *const *candidates, size_t count)

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "libtrack/mem.h"
+#include "libtrack/str.h"
 
 #define READ_SIZE      (16 * 1024)
 #define CHUNKS_EXTRA   (128 * 1024)
@@ -186,6 +187,14 @@ static void refuse(struct conn *conn, int status, const char *text)
                      text);
 }
 
+static void refuse_too_large(struct conn *conn, uint64_t limit)
+{
+    char text[128];
+    (void)snprintf(text, sizeof(text), "the request's body is larger than the limit of %s",
+                   trk_size_text(limit).text);
+    refuse(conn, 413, text);
+}
+
 static const char no_room[] = "too many large requests at once, try again in a moment";
 
 static void send_continue(struct conn *conn, const struct trk_h1_request *request)
@@ -230,11 +239,7 @@ static size_t parse_one(struct conn *conn, const char *bytes, size_t len)
     }
     uint64_t body_len = request.body == TRK_H1_LENGTH ? request.content_length : 0;
     if (body_len > body_max) {
-        char text[128];
-        (void)snprintf(text, sizeof(text),
-                       "the request's body is larger than the limit of %llu bytes",
-                       (unsigned long long)body_max);
-        refuse(conn, 413, text);
+        refuse_too_large(conn, body_max);
         return 0;
     }
     size_t total = (size_t)head_len + (size_t)body_len;
@@ -287,7 +292,7 @@ static bool decode_chunks(struct conn *conn)
         }
         conn->raw_at += used;
         if (conn->body_end - conn->head_len > conn->front->options.body_max_bytes) {
-            refuse(conn, 413, "the request's body is larger than the limit");
+            refuse_too_large(conn, conn->front->options.body_max_bytes);
             return false;
         }
     }

@@ -281,6 +281,7 @@ struct front {
     struct wrapper_options options;
     int epoll_fd, listener_fd, event_fd, signal_fd;
     struct source listener, event, signal;
+    char host[64]; /* where it listens, as numbers */
     int port;
     bool is_draining, is_ended;
     int64_t now_ns; /* of this loop turn */

@@ -71,6 +71,11 @@ static int open_listener(struct front *front, struct trk_err *err)
         return trk_err_errno(err, errno, "listening on %s",
                              o->listen_fd >= 0 ? "--listen-fd" : o->addr);
     }
+    /* Asked of the socket: one that was handed over is bound to what its maker chose. */
+    if (getnameinfo((struct sockaddr *)&addr, len, front->host, sizeof(front->host), NULL, 0,
+                    NI_NUMERICHOST) != 0) {
+        (void)snprintf(front->host, sizeof(front->host), "%s", o->addr);
+    }
     front->port = ntohs(addr.ss_family == AF_INET6 ? ((struct sockaddr_in6 *)&addr)->sin6_port
                                                    : ((struct sockaddr_in *)&addr)->sin_port);
     front->listener_fd = fd;
@@ -270,7 +275,7 @@ int front_run(struct front *front, struct trk_err *err)
     }
     front->now_ns = trk_now_ns();
     metrics_init(front);
-    trk_autofree char *at = trk_xasprintf("%s:%d", front->options.addr, front->port);
+    trk_autofree char *at = trk_xasprintf("%s:%d", front->host, front->port);
     trk_log_info("listening", "addr", at, "job", front->options.job_name, "entrypoint",
                  front->options.entrypoint_path, NULL);
     workers_start(front);

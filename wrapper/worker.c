@@ -341,8 +341,7 @@ static void on_ready(struct worker *worker, const json_t *message)
     calls_pump(front);
     if (is_first) {
         trk_autofree char *url = trk_xasprintf(
-            "http://%s:%d/",
-            strcmp(front->options.addr, "0.0.0.0") == 0 ? "127.0.0.1" : front->options.addr,
+            "http://%s:%d/", strcmp(front->host, "0.0.0.0") == 0 ? "127.0.0.1" : front->host,
             front->port);
         trk_log_info("the job is ready", "docs", url, "class",
                      trk_json_string_or(message, "class", ""), NULL);

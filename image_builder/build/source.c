@@ -24,7 +24,7 @@ static int unpack_context(struct build *build, const char *into, struct trk_err 
     }
     int64_t total = build->ib->config->source_max_bytes;
     const struct trk_unpack_limits limits = {.total_bytes_max = (uint64_t)total,
-                                             .file_bytes_max = (uint64_t)total / 2 + 1};
+                                             .file_bytes_max = (uint64_t)(total + 1) / 2};
     int rc = trk_unpack(bytes, len, -1, fd, NULL, &limits, err);
     if (rc < 0) {
         return trk_err_wrap(err, "the uploaded source");

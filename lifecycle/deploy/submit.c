@@ -7,6 +7,7 @@
 #include "libtrack/log.h"
 #include "libtrack/manifest.h"
 #include "libtrack/mem.h"
+#include "libtrack/str.h"
 #include "libtrack/yaml.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
@@ -182,9 +183,9 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
     trk_autofree char *text = manifest_text(request);
     s.mem = talloc_new(NULL);
     spec_job(request->manifest, &s.name, &s.version);
-    rc = text == NULL
-             ? trk_err_set(err, TRK_TOO_LARGE, "the manifest exceeds %d bytes", TRK_YAML_BYTES_MAX)
-             : spec_check(lc->config, request->manifest, s.secrets, err);
+    rc = text == NULL ? trk_err_set(err, TRK_TOO_LARGE, "the manifest exceeds %s",
+                                    trk_size_text(TRK_YAML_BYTES_MAX).text)
+                      : spec_check(lc->config, request->manifest, s.secrets, err);
     trk_uuid4(s.id);
     s.d = (struct deployment){
         .id = s.id,

@@ -247,6 +247,15 @@ START_TEST(nearest_name_is_found)
 }
 END_TEST
 
+START_TEST(sizes_are_said_in_units)
+{
+    ck_assert_str_eq(trk_size_text(UINT64_C(96) << 20).text, "96 MiB");
+    ck_assert_str_eq(trk_size_text(262144).text, "256 KiB");
+    ck_assert_str_eq(trk_size_text(262145).text, "262145 bytes");
+    ck_assert_str_eq(trk_size_text(0).text, "0 bytes");
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("str");
@@ -264,6 +273,7 @@ int main(void)
     tcase_add_loop_test(tc, utf8_is_checked, 0, TRK_COUNT(utf8));
     tcase_add_loop_test(tc, escape_sequences_go, 0, TRK_COUNT(ansi));
     tcase_add_loop_test(tc, nearest_name_is_found, 0, TRK_COUNT(spellings));
+    tcase_add_test(tc, sizes_are_said_in_units);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
