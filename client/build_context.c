@@ -73,11 +73,11 @@ static bool is_left_out(void *ctx, int dirfd, const char *path, bool is_folder)
 
 static int too_large(const struct walk *walk, const char *folder, struct trk_err *err)
 {
-    (void)trk_err_set(err, TRK_TOO_LARGE,
-                      "the files of %s are too many to upload: at most %zu MiB compressed, %zu MiB "
-                      "in all. The largest:",
-                      folder, BUILD_CONTEXT_BYTES_MAX >> 20,
-                      BUILD_CONTEXT_UNPACKED_BYTES_MAX >> 20);
+    (void)trk_err_set(
+        err, TRK_TOO_LARGE,
+        "the files of %s are too large to upload: at most %zu MiB compressed, %zu MiB "
+        "in all. The largest:",
+        folder, BUILD_CONTEXT_BYTES_MAX >> 20, BUILD_CONTEXT_UNPACKED_BYTES_MAX >> 20);
     for (size_t i = 0; i < LARGEST && walk->largest[i].path != NULL; i++) {
         (void)trk_err_append(err, "\n  %lld MiB  %s",
                              (long long)(walk->largest[i].size_bytes >> 20), walk->largest[i].path);

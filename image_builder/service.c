@@ -103,6 +103,7 @@ static int listen_on(struct service *service, struct trk_err *err)
         .version = TRK_VERSION,
         .addr = config->http_addr,
         .port = (int)config->http_port,
+        .port_setting = "IMAGE_BUILDER_PORT",
         .tables = service->tables,
         .table_count = BUILDER_TABLES,
         .connection_max = (unsigned)config->http_connections_max,

@@ -43,14 +43,17 @@ static int fill_address(const char *addr, int port, struct sockaddr_storage *ret
     return 0;
 }
 
-static int listen_fault(const char *addr, int port, int errnum, struct trk_err *err)
+static int listen_fault(const struct trk_http_options *options, int errnum, struct trk_err *err)
 {
+    const char *addr = options->addr;
+    int port = options->port;
     switch (errnum) {
     case EADDRINUSE:
         return trk_err_set(err, TRK_CONFLICT,
                            "port %d on %s is already in use: stop the process that listens there "
-                           "(`ss -ltnp 'sport = :%d'` shows which) or configure another port",
-                           port, addr, port);
+                           "(`ss -ltnp 'sport = :%d'` shows which) or choose another port%s%s",
+                           port, addr, port, options->port_setting != NULL ? ": " : "",
+                           options->port_setting != NULL ? options->port_setting : "");
     case EACCES:
         return trk_err_set(err, TRK_FORBIDDEN,
                            "no permission to listen on port %d of %s: choose a port above 1023",
@@ -62,11 +65,12 @@ static int listen_fault(const char *addr, int port, int errnum, struct trk_err *
     }
 }
 
-static int listen_on(const char *addr, int port, int *ret_fd, int *ret_port, struct trk_err *err)
+static int listen_on(const struct trk_http_options *options, int *ret_fd, int *ret_port,
+                     struct trk_err *err)
 {
     struct sockaddr_storage address = {0};
     socklen_t len = 0;
-    if (fill_address(addr, port, &address, &len, err) < 0) {
+    if (fill_address(options->addr, options->port, &address, &len, err) < 0) {
         return err->code;
     }
     trk_autoclose int fd = socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
@@ -74,7 +78,7 @@ static int listen_on(const char *addr, int port, int *ret_fd, int *ret_port, str
     if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) < 0 ||
         bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, 511) < 0 ||
         getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
-        return listen_fault(addr, port, errno, err);
+        return listen_fault(options, errno, err);
     }
     in_port_t bound; /* at the same place in both families' addresses */
     memcpy(&bound, (const char *)&address + offsetof(struct sockaddr_in, sin_port), sizeof(bound));
@@ -168,7 +172,7 @@ int trk_http_server_start(const struct trk_http_options *options, struct trk_htt
 {
     trk_autoclose int fd = -1;
     int port = 0;
-    if (listen_on(options->addr, options->port, &fd, &port, err) < 0) {
+    if (listen_on(options, &fd, &port, err) < 0) {
         return trk_err_wrap(err, "%s", options->service);
     }
     /* A thread a connection would spread over 8 malloc arenas a core, each keeping its own peak. */

@@ -92,6 +92,7 @@ struct trk_http_options {
     const char *title, *version; /* OpenAPI */
     const char *addr;            /* "127.0.0.1"; IPv6 allowed */
     int port;                    /* 0: a free one, see trk_http_server_port */
+    const char *port_setting;    /* what sets it, for the error when it is taken; may be NULL */
     const char *const
         *prefixes; /* NULL-terminated mounts besides "/": {"/lifecycle", NULL}; may be NULL */
     const struct trk_route_table *tables;

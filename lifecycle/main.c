@@ -225,7 +225,6 @@ static int run(void)
     }
     if (code < 0) {
         trk_log_error("lifecycle stopped", "error", err.text, NULL);
-        (void)fprintf(stderr, "lifecycle: %s\n", err.text);
     }
     /* Threads of requests that did not end in time still run: nothing is torn down under them. */
     (void)fflush(NULL);

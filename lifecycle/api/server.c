@@ -94,6 +94,7 @@ void api_options(struct lifecycle *lc, struct trk_http_options *ret)
         .version = TRK_VERSION,
         .addr = lc->config->http_addr,
         .port = (int)lc->config->http_port,
+        .port_setting = "LIFECYCLE_PORT",
         .prefixes = prefixes,
         .tables = tables,
         .table_count = TRK_COUNT(tables),

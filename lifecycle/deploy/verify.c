@@ -201,8 +201,9 @@ static int poll_until(struct work *w, enum verdict (*ask_fn)(struct probe *, str
             return trk_err_set(err, TRK_CANCELLED, "interrupted");
         }
         if (trk_now_ns() > deadline) {
-            (void)trk_err_set(err, TRK_TIMEOUT, "the job is not %s after %lld s; last: %s", what,
-                              (long long)timeout_s, probe.last);
+            (void)trk_err_set(err, TRK_TIMEOUT,
+                              "the job is not %s after %lld s (timeout_until_job_%s); last: %s",
+                              what, (long long)timeout_s, what, probe.last);
             verdict = VERDICT_NEVER;
             break;
         }
