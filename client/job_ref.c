@@ -15,7 +15,7 @@ static bool holds_manifest(const char *folder)
     return trk_path_exists(job) || trk_path_exists(fatman);
 }
 
-/* A job's name has neither slash nor dot, so a path with one is no name. */
+/* A name has no slash, and is seldom that of a folder with a manifest. */
 static bool means_folder(const char *word)
 {
     return strchr(word, '/') != NULL || strcmp(word, ".") == 0 || strcmp(word, "..") == 0 ||

@@ -46,6 +46,7 @@ struct infra_observation {
 struct infra_target {
     const char *name;
     void *state;
+    /* TRK_GONE: the image store does not have the image (any more). */
     int (*apply)(const struct infra_target *t, const struct infra_generation_spec *spec,
                  struct infra_observation *ret, struct trk_err *err);
     /* Begins a graceful end: no new calls, in-flight ones finish within grace_ms, then it is

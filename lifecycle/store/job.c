@@ -222,6 +222,15 @@ int job_store_set_status(struct trk_pg *conn, const char *name, const char *vers
     return event_store_add(conn, EVENT_JOB_CHANGED, name, version, err);
 }
 
+int job_store_set_error(struct trk_pg *conn, const char *name, const char *version,
+                        const char *error, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_job set error = $3 where name = $1 and version = $2 and "
+                        "error is distinct from $3",
+                        "sss", name, version, error);
+}
+
 int job_store_delete(struct trk_pg *conn, const char *name, const char *version, bool to_trash,
                      struct trk_err *err)
 {

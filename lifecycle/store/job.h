@@ -54,6 +54,9 @@ int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *e
 int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,
                          const char *status, const char *error, const char *reason,
                          struct trk_err *err) TRK_MUST_CHECK;
+/* What hinders a job whose status stays as it is. */
+int job_store_set_error(struct trk_pg *conn, const char *name, const char *version,
+                        const char *error, struct trk_err *err) TRK_MUST_CHECK;
 /* Deletes the row, keeps it in registry_trashjob when to_trash; writes job_removed. A missing row
  * is fine. */
 int job_store_delete(struct trk_pg *conn, const char *name, const char *version, bool to_trash,

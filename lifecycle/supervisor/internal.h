@@ -17,6 +17,7 @@
 struct revival {
     char generation_id[40];
     unsigned attempts;
+    bool is_image_gone;
     int64_t next_ns;
 };
 
@@ -44,6 +45,9 @@ void supervisor_reconcile(struct supervisor *s);
 /* revive.c: starts the generation's workload again from desired state, unless it is too early. */
 void supervisor_revive(struct supervisor *s, const struct infra_target *target,
                        const struct generation *generation);
+/* The pause after so many attempts, without jitter: doubled up to a minute, or to five when trying
+ * again is of little use. */
+int64_t supervisor_revival_pause_ms(unsigned attempts, bool is_image_gone);
 void supervisor_forget_revival(struct supervisor *s, const char *generation_id);
 /* usage.c */
 void supervisor_count_jobs(struct supervisor *s);

@@ -194,6 +194,7 @@ static void tend_removing(struct supervisor *s, const struct infra_target *t,
     } else if (rc == 0 || rc == TRK_NOT_FOUND) {
         if (t->remove(t, g->id, &err) == 0) {
             set_state(s, g, NULL);
+            supervisor_forget_revival(s, g->id);
         } else {
             trk_log_warn("a generation cannot be removed", "generation", g->id, "error", err.text,
                          NULL);

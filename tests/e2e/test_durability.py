@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import os
+import shutil
 import signal
 import tarfile
 
@@ -155,6 +156,26 @@ def test_jobs_come_back_after_down_and_up(own_platform, make_job):
     wait_for(lambda: platform.call(name, ADDER).status_code == 200, 30, "it answers again")
     events = platform.sql(f"select to_status from registry_jobstatusevent where job_name = '{name}' order by id")
     assert [e[0] for e in events][-2:] == ["lost", "running"]
+
+
+def test_a_lost_image_store(own_platform, make_job):
+    """Images and job folders are gone: what was uploaded is built again, what was cloned waits for a person, who is told."""
+    platform = own_platform()
+    platform.up()
+    uploaded, cloned = (make_job() for _ in range(2))
+    for folder, name in (uploaded, cloned):
+        assert wait_end(platform.lifecycle, submit(platform.lifecycle, folder))["status"] == "done"
+    cloned_name = cloned[1]
+    platform.sql(f"update registry_job set source_digest = null where name = '{cloned_name}'")
+    platform.local("down")
+    for doomed in ("images", "jobs"):
+        shutil.rmtree(platform.state / doomed)
+    platform.up()
+    wait_for(lambda: platform.call(uploaded[1], ADDER).json() == 42, 60, "it was built again and answers")
+    job = wait_for(lambda: "image is gone" in str((j := platform.lifecycle.get(f"/api/v1/job/{cloned_name}/0.0.1").json())["error"]) and j,
+                   30, "the error of the other one")
+    assert job["status"] == "lost"
+    assert "built from git" in job["error"] and f"POST /api/v1/job/{cloned_name}/0.0.1/redeploy" in job["error"]
 
 
 def test_memory_limit_costs_the_request_not_the_platform(platform, deployed, make_job, cli):

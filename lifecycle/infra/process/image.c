@@ -46,6 +46,13 @@ struct fetch {
     struct trk_oci_ref ref;
 };
 
+/* Other things may be missing here, too: what the image store lacks is told apart. */
+static int gone_if_missing(int rc, struct trk_err *err)
+{
+    return rc == TRK_NOT_FOUND ? trk_err_set(err, TRK_GONE, "the image store does not have it")
+                               : rc;
+}
+
 static int fetch_blob(struct fetch *f, const struct trk_oci_descriptor *blob, int *ret_fd,
                       struct trk_err *err)
 {
@@ -55,8 +62,9 @@ static int fetch_blob(struct fetch *f, const struct trk_oci_descriptor *blob, in
     if (fd < 0) {
         return trk_err_errno(err, errno, "making a file for a layer in %s", f->p->jobs_dir);
     }
-    int rc = trk_registry_blob(f->client, f->p->image_store_url, f->p->token, f->ref.repository,
-                               blob->digest, fd, err);
+    int rc = gone_if_missing(trk_registry_blob(f->client, f->p->image_store_url, f->p->token,
+                                               f->ref.repository, blob->digest, fd, err),
+                             err);
     if (rc == 0 && lseek(fd, 0, SEEK_SET) < 0) {
         rc = trk_err_errno(err, errno, "reading a layer");
     }
@@ -214,9 +222,10 @@ static int fetch_layers(struct fetch *f, const struct infra_generation_spec *spe
     trk_autofree char *manifest = NULL;
     size_t len;
     char digest[TRK_DIGEST_SIZE];
-    if (trk_registry_manifest(f->client, f->p->image_store_url, f->p->token, f->ref.repository,
-                              spec->image_digest, &manifest, &len, digest, err) < 0) {
-        return err->code;
+    int rc = trk_registry_manifest(f->client, f->p->image_store_url, f->p->token, f->ref.repository,
+                                   spec->image_digest, &manifest, &len, digest, err);
+    if (rc < 0) {
+        return gone_if_missing(rc, err);
     }
     trk_autofree struct trk_oci_image *image = trk_xcalloc(1, sizeof(*image));
     if (trk_oci_manifest_parse(manifest, len, image, err) < 0 ||

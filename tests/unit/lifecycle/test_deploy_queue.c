@@ -30,6 +30,7 @@
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/migrations.h"
 #include "lifecycle/store/subject.h"
+#include "lifecycle/supervisor/internal.h"
 #include "lifecycle/supervisor/supervisor.h"
 #include "tests/unit/support/pg_cluster.h"
 
@@ -59,6 +60,7 @@ static const char server_script[] =
     "        body=json.loads(self.rfile.read(int(self.headers['Content-Length'])))\n"
     "        m=body['manifest']; add('builds',m['name']+' '+m.get('version','0.0.1'))\n"
     "        kill('build')\n"
+    "        if has('image-gone'): os.unlink(root+'/image-gone')\n"
     "        d='sha256:'+hashlib.sha256((body['build_context'] or '').encode()).hexdigest()\n"
     "        "
     "r=dict(image_names=[],image_name='127.0.0.1:7201/racetrack/job-entrypoint/"
@@ -181,6 +183,10 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
     trk_autofree char *file = trk_xasprintf("target/%s", spec->generation_id);
     trk_autofree char *line = trk_xasprintf("%s %s %s", spec->job_name, spec->job_version,
                                             spec->generation_id);
+    if (exists("image-gone") || exists("image-gone-for-good")) {
+        append("refused-applies", line);
+        return trk_err_set(err, TRK_GONE, "the image store does not have it");
+    }
     if (!exists(file)) {
         char timestamp[32];
         snprintf(timestamp, sizeof(timestamp), "%lld", (long long)spec->deployment_timestamp);
@@ -836,6 +842,94 @@ START_TEST(supervisor_follows_crash_loss_and_return)
 }
 END_TEST
 
+#define JOB_ERROR_TEXT "select error as v from registry_job where name = $1"
+#define REDEPLOYS                                                                                  \
+    "select count(*)::text as v from registry_deployment where job_name = $1 and kind = "          \
+    "'redeploy'"
+
+static void lose(const char *name)
+{
+    trk_autofree char *file = trk_xasprintf(
+        "target/%s", value("select generation_id as v from registry_job where name = $1", name));
+    drop(file);
+}
+
+/* Waits until the job's error contains the text. */
+static void expect_error(const char *name, const char *text)
+{
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (strstr(value(JOB_ERROR_TEXT, name), text) == NULL && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    ck_assert_msg(strstr(value(JOB_ERROR_TEXT, name), text) != NULL, "no '%s' in '%s'", text,
+                  value(JOB_ERROR_TEXT, name));
+}
+
+START_TEST(a_lost_image_is_built_again_once)
+{
+    struct trk_proc worker;
+    touch("supervise");
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    const char *before = value("select generation_id as v from registry_job where name = $1",
+                               "adder");
+    touch("image-gone"); /* until the next build */
+    lose("adder");
+    expect("select status as v from registry_deployment where job_name = $1 and kind = 'redeploy'",
+           "adder", DEPLOYMENT_DONE);
+    expect(JOB_STATUS, "adder", JOB_RUNNING);
+    ck_assert_str_eq(value(JOB_ERROR_TEXT, "adder"), "");
+    ck_assert_str_ne(value("select generation_id as v from registry_job where name = $1", "adder"),
+                     before);
+    ck_assert_int_eq(count_lines("builds", "adder"), 2);
+    /* That one fails as well: it is not tried again, and a person is told what to do. */
+    touch("image-gone-for-good");
+    lose("adder");
+    expect_error("adder", "its image is gone from the image store, and building it again has "
+                          "failed: creating job resource: ");
+    expect_error("adder", "Deploy it again: racetrack deploy DIR --force, or POST "
+                          "/api/v1/job/adder/1.0.0/redeploy");
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_LOST);
+    int seen = count_lines("refused-applies", "adder");
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (count_lines("refused-applies", "adder") <= seen && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    ck_assert_int_gt(count_lines("refused-applies", "adder"), seen);
+    ck_assert_str_eq(value(REDEPLOYS, "adder"), "2");
+    /* The image is there again: so is the job. */
+    drop("image-gone-for-good");
+    expect(JOB_STATUS, "adder", JOB_RUNNING);
+    ck_assert_str_eq(value(JOB_ERROR_TEXT, "adder"), "");
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(what_was_cloned_is_not_built_again_by_itself)
+{
+    struct trk_proc worker;
+    touch("supervise");
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    query("update registry_job set source_digest = null");
+    touch("image-gone");
+    lose("adder");
+    expect_error("adder", "it was built from git, which may have changed since. Deploy it again: ");
+    ck_assert_str_eq(value(REDEPLOYS, "adder"), "0");
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(retries_become_rare)
+{
+    ck_assert_int_eq(supervisor_revival_pause_ms(0, true), 1000);
+    ck_assert_int_eq(supervisor_revival_pause_ms(3, true), 8000);
+    ck_assert_int_eq(supervisor_revival_pause_ms(9, true), 300000);
+    ck_assert_int_eq(supervisor_revival_pause_ms(4000000000, true), 300000);
+    ck_assert_int_eq(supervisor_revival_pause_ms(9, false), 60000);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 5 && strcmp(argv[1], "work") == 0) {
@@ -864,6 +958,9 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, a_deployment_that_kills_its_worker_is_given_up);
     tcase_add_test(tcase, waiting_for_a_change_ends_with_it);
     tcase_add_test(tcase, supervisor_follows_crash_loss_and_return);
+    tcase_add_test(tcase, a_lost_image_is_built_again_once);
+    tcase_add_test(tcase, what_was_cloned_is_not_built_again_by_itself);
+    tcase_add_test(tcase, retries_become_rare);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
