@@ -28,7 +28,7 @@ const struct cli_option cli_options[OPT_COUNT] = {
     [OPT_QUIET] = {OPT_QUIET, 'q', "quiet", NULL, false, "print only the value"},
     [OPT_COLUMN] = {OPT_COLUMN, 'c', "column", "COLUMN", true,
                     "further column: job_type, infrastructure, deployed_by, updated_at, "
-                    "last_call_at, pub_url, all"},
+                    "last_call_at, pub_url, error, all"},
 };
 
 #define REMOTE CLI_OPTION(OPT_REMOTE)

@@ -332,7 +332,33 @@ def test_list_columns(platform, cli, deployed):
     assert lines[1].split() == ["NAME", "VERSION", "STATUS", "DEPLOYED_BY", "PUB_URL"]
     (row,) = [line.split() for line in lines if line.startswith(name + " ")]
     assert row == [name, "0.0.1", "RUNNING", "admin", f"{platform.url('pub')}/pub/job/{name}/0.0.1"]
-    assert len(cli("list", "-c", "all").stdout.splitlines()[1].split()) == 9
+    assert len(cli("list", "-c", "all").stdout.splitlines()[1].split()) == 10
+
+
+def test_list_says_why_a_job_does_not_run(platform, cli, deployed):
+    healthy, broken = deployed(), deployed()
+
+    def listed(error, *args):
+        """The list while the job is broken: the supervisor mends the row at its next look."""
+        def look():
+            platform.sql(f"update registry_job set status = 'error', error = '{error}' where name = '{broken}'")
+            out = cli("list", *args).stdout.splitlines()
+            return any(line.split()[:3] == [broken, "0.0.1", "ERROR"] for line in out) and out
+        return wait_for(look, 20, "listed as broken")
+
+    def hint(error):
+        out = listed(error)
+        hints = out[out.index("Not running:") + 1:]
+        assert not any(h.startswith(healthy) for h in hints)
+        return next(h.split(":", 1)[1].strip() for h in hints if h.startswith(f"{broken} 0.0.1:"))
+
+    assert hint("exited with status 3\nline of a log") == "exited with status 3"
+    assert hint("z" * 299 + "éy") == "z" * 299 + "…", "cut between characters"
+    out = listed("exited with status 3\nline of a log", "-c", "error")
+    assert "Not running:" not in out
+    assert out[1].split() == ["NAME", "VERSION", "STATUS", "ERROR"]
+    assert any(line.startswith(broken) and line.endswith("exited with status 3 line of a log") for line in out)
+    wait_for(lambda: f"{broken} 0.0.1:" not in cli("list").stdout, 20, "nothing to say of jobs that run")
 
 
 def test_call_and_curl(platform, cli, deployed):
