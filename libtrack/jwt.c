@@ -1,5 +1,8 @@
 #include "libtrack/jwt.h"
 
+#include <dlfcn.h>
+#include <jwt.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <string.h>
 
@@ -10,7 +13,37 @@
 
 #define KEY_BYTES_MIN 32
 #define BASE64URL     sodium_base64_VARIANT_URLSAFE_NO_PADDING
-#define MAC_SIZE      crypto_auth_hmacsha256_BYTES
+
+/* libjwt, loaded with the first token that is signed or verified: pub and the client hold tokens,
+ * but read none, and libjwt brings OpenSSL with it. */
+#define JWT_FUNCTIONS(X)                                                                           \
+    X(jwt_new)                                                                                     \
+    X(jwt_free)                                                                                    \
+    X(jwt_decode) X(jwt_get_alg) X(jwt_set_alg) X(jwt_add_grants_json) X(jwt_encode_str)
+static struct {
+#define DECLARE(name) __typeof__(name) *name;
+    JWT_FUNCTIONS(DECLARE)
+#undef DECLARE
+    char fault[256]; /* "" when loaded */
+} lib;
+static pthread_once_t once = PTHREAD_ONCE_INIT;
+
+static void load(void)
+{
+    void *handle = dlopen("libjwt.so.0", RTLD_NOW | RTLD_LOCAL);
+    if (handle == NULL) {
+        (void)snprintf(lib.fault, sizeof(lib.fault), "%s", dlerror());
+        return;
+    }
+#define RESOLVE(name)                                                                              \
+    *(void **)&lib.name = dlsym(handle, #name);                                                    \
+    if (lib.name == NULL) {                                                                        \
+        (void)snprintf(lib.fault, sizeof(lib.fault), "libjwt.so.0 has no " #name);                 \
+        return;                                                                                    \
+    }
+    JWT_FUNCTIONS(RESOLVE)
+#undef RESOLVE
+}
 
 static const char *const type_names[] = {
     [TRK_SUBJECT_USER] = "user",
@@ -37,16 +70,6 @@ bool trk_token_has_scope(const struct trk_token *token, const char *scope)
 static int invalid(struct trk_err *err, const char *why)
 {
     return trk_err_set(err, TRK_UNAUTHENTICATED, "the token is not valid: %s", why);
-}
-
-/* RFC 7515 §5.2: the MAC of what was sent, byte by byte, before anything in it is believed. */
-static void sign(const char *bytes, size_t len, const char *key, unsigned char mac[MAC_SIZE])
-{
-    crypto_auth_hmacsha256_state state;
-    (void)crypto_auth_hmacsha256_init(&state, (const unsigned char *)key, strlen(key));
-    (void)crypto_auth_hmacsha256_update(&state, (const unsigned char *)bytes, len);
-    (void)crypto_auth_hmacsha256_final(&state, mac);
-    sodium_memzero(&state, sizeof(state));
 }
 
 /* Strict base64url (RFC 7515 §2: no padding, no stray bits); false for anything else. */
@@ -155,19 +178,39 @@ static int read_payload(const char *text, size_t len, struct trk_token *token, s
     return 0;
 }
 
-static int check_key(const char *key, struct trk_err *err)
+/* What both directions need: a key that is worth its name, and libjwt. */
+static int prepare(const char *key, struct trk_err *err)
 {
     if (key == NULL || strlen(key) < KEY_BYTES_MIN) {
         return trk_err_set(err, TRK_INTERNAL, "AUTH_KEY is missing or shorter than %d bytes",
                            KEY_BYTES_MIN);
     }
+    (void)pthread_once(&once, load);
+    if (lib.fault[0] != '\0') {
+        return trk_err_set(err, TRK_INTERNAL,
+                           "libjwt cannot be loaded: %s; install it with: apt-get install libjwt0",
+                           lib.fault);
+    }
     return 0;
+}
+
+/* libjwt compares the signature's text, in constant time; a NULL or empty key would skip that. */
+static bool signature_matches(const char *text, const char *key)
+{
+    jwt_t *jwt = NULL;
+    bool matches = lib.jwt_decode(&jwt, text, (const unsigned char *)key, (int)strlen(key)) == 0 &&
+                   lib.jwt_get_alg(jwt) == JWT_ALG_HS256;
+    if (jwt != NULL) {
+        lib.jwt_free(jwt);
+    }
+    return matches;
 }
 
 int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret, struct trk_err *err)
 {
-    if (check_key(key, err) < 0) {
-        return TRK_INTERNAL;
+    int rc = prepare(key, err);
+    if (rc < 0) {
+        return rc;
     }
     size_t len = strnlen(text, TRK_TOKEN_MAX + 1);
     if (len > TRK_TOKEN_MAX) {
@@ -180,35 +223,22 @@ int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret, str
     if (signature == NULL || strchr(signature + 1, '.') != NULL) {
         return invalid(err, "it must have three parts, separated by dots");
     }
-    int rc = check_header(text, (size_t)(payload - text), err);
+    rc = check_header(text, (size_t)(payload - text), err);
     if (rc < 0) {
         return rc;
     }
-    unsigned char given[MAC_SIZE];
-    unsigned char wanted[MAC_SIZE];
-    size_t given_len = 0;
-    sign(text, (size_t)(signature - text), key, wanted);
-    if (!decode(signature + 1, strlen(signature + 1), given, sizeof(given), &given_len) ||
-        given_len != sizeof(given) || sodium_memcmp(given, wanted, sizeof(given)) != 0) {
-        return invalid(err, "its signature does not match");
-    }
+    /* libjwt parses the payload before it looks at the signature, as deep as it goes: ours, with
+     * limits, comes first. Nothing of it is believed before the signature is. */
     struct trk_token token = {0};
     rc = read_payload(payload + 1, (size_t)(signature - payload - 1), &token, err);
     if (rc < 0) {
         return rc;
     }
+    if (!signature_matches(text, key)) {
+        return invalid(err, "its signature does not match");
+    }
     *ret = token;
     return 0;
-}
-
-static void add_base64url(struct trk_buf *buf, const void *bytes, size_t len)
-{
-    size_t size = sodium_base64_encoded_len(len, BASE64URL); /* counts the NUL */
-    char *room = trk_buf_reserve(buf, size);
-    if (room != NULL) {
-        (void)sodium_bin2base64(room, size, bytes, len, BASE64URL);
-        trk_buf_commit(buf, size - 1);
-    }
 }
 
 static char *payload_text(const struct trk_token *token)
@@ -230,30 +260,40 @@ static char *payload_text(const struct trk_token *token)
     return trk_json_text(payload);
 }
 
+/* NULL when libjwt refuses. Owned. */
+static char *encode(const char *payload, const char *key)
+{
+    jwt_t *jwt = NULL;
+    char *text = NULL;
+    if (lib.jwt_new(&jwt) != 0) {
+        return NULL;
+    }
+    if (lib.jwt_add_grants_json(jwt, payload) == 0 &&
+        lib.jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)key, (int)strlen(key)) == 0) {
+        text = lib.jwt_encode_str(jwt);
+    }
+    lib.jwt_free(jwt);
+    return text;
+}
+
 int trk_jwt_sign(const struct trk_token *token, const char *key, char **ret, struct trk_err *err)
 {
-    static const char header[] = "{\"alg\":\"HS256\",\"typ\":\"JWT\"}";
-    if (check_key(key, err) < 0) {
-        return TRK_INTERNAL;
+    int rc = prepare(key, err);
+    if (rc < 0) {
+        return rc;
     }
     if (token->subject[0] == '\0' || !trk_utf8_is_valid(token->subject, strlen(token->subject))) {
         return trk_err_set(err, TRK_INVALID, "a token's subject must be a text in UTF-8");
     }
     trk_autofree char *payload = payload_text(token);
-    struct trk_buf buf;
-    trk_buf_init(&buf, TRK_TOKEN_MAX);
-    add_base64url(&buf, header, sizeof(header) - 1);
-    (void)trk_buf_addc(&buf, '.');
-    add_base64url(&buf, payload, strlen(payload));
-    unsigned char mac[MAC_SIZE];
-    sign(buf.data, buf.len, key, mac);
-    (void)trk_buf_addc(&buf, '.');
-    add_base64url(&buf, mac, sizeof(mac));
-    if (buf.failed) {
-        trk_buf_fini(&buf);
+    trk_autofree char *text = encode(payload, key);
+    if (text == NULL) {
+        return trk_err_set(err, TRK_INTERNAL, "libjwt could not sign a token");
+    }
+    if (strlen(text) > TRK_TOKEN_MAX) {
         return trk_err_set(err, TRK_INVALID, "the token would be longer than %d characters",
                            TRK_TOKEN_MAX);
     }
-    *ret = trk_buf_steal(&buf, NULL);
+    *ret = TRK_STEAL(text);
     return 0;
 }

@@ -1,12 +1,13 @@
 /*
  * jwt.h - Racetrack's tokens: JWT, HS256, payload seed, subject, subject_type, scopes. Any thread.
  *
- * HMAC by libsodium; libjwt is not used: it sorts the payload's keys, so that it cannot write the
- * original's text, and it accepts other algorithms, a NULL key and expired tokens (the tests hold
- * the two against each other). Verification requires alg to be exactly HS256, refuses `crit`, extra
- * payload keys, tokens over 4 KiB and keys under 32 bytes, and checks the signature in constant
- * time before anything in the payload is read. Expiry and revocation live in the database. Error
- * texts never contain the token.
+ * Signed and verified by libjwt, which jwt.c loads when the first token needs it; what libjwt would
+ * let through is refused here. Verification requires alg to be exactly HS256, refuses `crit`, extra
+ * payload keys, duplicate keys, tokens over 4 KiB and keys under 32 bytes; header and payload are
+ * parsed strictly and with a depth limit before libjwt sees them, and nothing of them is believed or
+ * returned unless the signature matches (compared in constant time). Expiry and revocation live in
+ * the database. libjwt sorts a payload's keys: the original's tokens have another text and the same
+ * meaning. Error texts never contain the token.
  */
 #ifndef LIBTRACK_JWT_H
 #define LIBTRACK_JWT_H

@@ -38,7 +38,8 @@
     "amVjdF90eXBlIjoidXNlciIsInNjb3BlcyI6bnVsbH0."                                                 \
     "xDUcEmR7USck5RId0nwDo_xtZZBD6pUvB2vL6i39DQI"
 
-/* Seeds of the development profile's internal tokens: services sign them at start. */
+/* Seeds of the development profile's tokens; the last four are internal ones with scope
+ * full_access. */
 #define TRK_DEV_SEED_ADMIN         "ce081b05-a4a0-414a-8f6a-84c0231916a6"
 #define TRK_DEV_SEED_E2E           "322e0804-342b-4249-b3e9-6f50ece6aa4a"
 #define TRK_DEV_SEED_PUB           "ca7ecf80-d01e-4f09-b8f4-16b531b8a93a"

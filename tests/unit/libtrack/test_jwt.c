@@ -1,5 +1,7 @@
 #include <check.h>
+#include <jansson.h>
 #include <jwt.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,12 +72,61 @@ START_TEST(both_dev_admin_tokens_are_valid)
 }
 END_TEST
 
-START_TEST(signing_gives_the_originals_text)
+/* What another program sees in a token, without the library that made it. */
+static json_t *read_part(const char **at)
 {
-    struct trk_token token = {.seed = TRK_DEV_SEED_ADMIN, .subject = "admin"};
+    char bytes[TRK_TOKEN_MAX];
+    size_t len = 0;
+    const char *end = NULL;
+    ck_assert_int_eq(sodium_base642bin((unsigned char *)bytes, sizeof(bytes), *at, strlen(*at),
+                                       NULL, &len, &end, sodium_base64_VARIANT_URLSAFE_NO_PADDING),
+                     0);
+    ck_assert_int_eq(*end, '.');
+    *at = end + 1;
+    json_t *part = json_loadb(bytes, len, JSON_REJECT_DUPLICATES, NULL);
+    ck_assert_ptr_nonnull(part);
+    return part;
+}
+
+static const struct {
+    struct trk_token token;
+    const char *payload;
+} signed_rows[] = {
+    {{.seed = TRK_DEV_SEED_ADMIN, .subject = "admin"},
+     "{\"seed\":\"" TRK_DEV_SEED_ADMIN
+     "\",\"subject\":\"admin\",\"subject_type\":\"user\",\"scopes\":null}"},
+    {{.seed = "s", .subject = "alice", .type = TRK_SUBJECT_ESC},
+     "{\"seed\":\"s\",\"subject\":\"alice\",\"subject_type\":\"esc\",\"scopes\":null}"},
+    {{.seed = "s",
+      .subject = "\xc5\xbc\"\\\n",
+      .type = TRK_SUBJECT_INTERNAL,
+      .scopes = {"read_job", "call_job"},
+      .scope_count = 2},
+     "{\"seed\":\"s\",\"subject\":\"\\u017c\\\"\\\\\\n\",\"subject_type\":\"internal\",\"scopes\":["
+     "\"read_job\",\"call_job\"]}"},
+};
+START_TEST(signed_token_is_the_originals_for_any_reader)
+{
     trk_autofree char *text = NULL;
-    ck_assert_int_eq(trk_jwt_sign(&token, TRK_DEV_AUTH_KEY, &text, NULL), 0);
-    ck_assert_str_eq(text, TRK_DEV_ADMIN_TOKEN);
+    ck_assert_int_eq(trk_jwt_sign(&signed_rows[_i].token, key, &text, NULL), 0);
+    const char *at = text;
+    json_auto_t *header = read_part(&at);
+    json_auto_t *wanted_header = json_loads(good_header, 0, NULL);
+    ck_assert(json_equal(header, wanted_header));
+    json_auto_t *payload = read_part(&at);
+    json_auto_t *wanted = json_loads(signed_rows[_i].payload, 0, NULL);
+    ck_assert_ptr_nonnull(wanted);
+    ck_assert_msg(json_equal(payload, wanted), "%s", text);
+    unsigned char mac[crypto_auth_hmacsha256_BYTES];
+    char mac_text[64];
+    crypto_auth_hmacsha256_state state;
+    (void)crypto_auth_hmacsha256_init(&state, (const unsigned char *)key, strlen(key));
+    (void)crypto_auth_hmacsha256_update(&state, (const unsigned char *)text,
+                                        (size_t)(at - 1 - text));
+    (void)crypto_auth_hmacsha256_final(&state, mac);
+    (void)sodium_bin2base64(mac_text, sizeof(mac_text), mac, sizeof(mac),
+                            sodium_base64_VARIANT_URLSAFE_NO_PADDING);
+    ck_assert_str_eq(at, mac_text);
 }
 END_TEST
 
@@ -111,27 +162,27 @@ START_TEST(full_access_has_every_scope)
 }
 END_TEST
 
-START_TEST(another_library_agrees)
+/* Right in every respect but the algorithm, by the library that would take it. */
+START_TEST(another_algorithm_is_refused)
 {
-    struct trk_token token = {.subject = "alice", .type = TRK_SUBJECT_ESC};
-    trk_autofree char *ours = NULL;
+    static const jwt_alg_t algs[] = {JWT_ALG_NONE, JWT_ALG_HS384, JWT_ALG_HS512, JWT_ALG_HS256};
     jwt_t *jwt = NULL;
-    ck_assert_int_eq(trk_jwt_sign(&token, key, &ours, NULL), 0);
-    ck_assert_int_eq(jwt_decode(&jwt, ours, (const unsigned char *)key, (int)strlen(key)), 0);
-    ck_assert_str_eq(jwt_get_grant(jwt, "subject"), "alice");
-    ck_assert_str_eq(jwt_get_grant(jwt, "subject_type"), "esc");
-    jwt_free(jwt);
-
     ck_assert_int_eq(jwt_new(&jwt), 0);
     ck_assert_int_eq(jwt_add_grants_json(jwt, good_payload), 0);
-    ck_assert_int_eq(jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)key, (int)strlen(key)),
+    bool is_signed = algs[_i] != JWT_ALG_NONE;
+    ck_assert_int_eq(jwt_set_alg(jwt, algs[_i], is_signed ? (const unsigned char *)key : NULL,
+                                 is_signed ? (int)strlen(key) : 0),
                      0);
-    char *theirs = jwt_encode_str(jwt);
-    struct trk_token read;
-    ck_assert_int_eq(trk_jwt_verify(theirs, key, &read, NULL), 0);
-    ck_assert_str_eq(read.subject, "admin");
-    free(theirs);
+    char *text = jwt_encode_str(jwt);
     jwt_free(jwt);
+    if (algs[_i] == JWT_ALG_HS256) {
+        struct trk_token read;
+        ck_assert_int_eq(trk_jwt_verify(text, key, &read, NULL), 0);
+        ck_assert_str_eq(read.subject, "admin");
+    } else {
+        assert_refused(text, jwt_alg_str(algs[_i]));
+    }
+    free(text);
 }
 END_TEST
 
@@ -285,6 +336,40 @@ START_TEST(long_tokens_are_refused)
 }
 END_TEST
 
+static void *verify_deep_tokens(void *arg)
+{
+    char payload[2400];
+    for (size_t opened = 1; opened <= 2040; opened += 2039) {
+        trk_autofree char *nested = trk_xcalloc(2400, 1);
+        memset(nested, '[', opened);
+        (void)snprintf(payload, sizeof(payload),
+                       "{\"seed\":\"s\",\"subject\":\"a\",\"subject_type\":%s", nested);
+        trk_autofree char *deep = make_token(good_header, payload, key);
+        assert_refused(deep, "a deep payload");
+        trk_autofree char *foreign = make_token(good_header, payload, "somebody else's key");
+        assert_refused(foreign, "a deep payload, not signed by us");
+        trk_autofree char *header = make_token(payload, good_payload, key);
+        assert_refused(header, "a deep header");
+    }
+    *(bool *)arg = true;
+    return NULL;
+}
+/* The JSON library goes 2048 levels deep if one lets it, which a server's thread has no stack for.
+ */
+START_TEST(deep_tokens_need_no_stack)
+{
+    pthread_attr_t attr;
+    pthread_t thread;
+    static bool done;
+    ck_assert_int_eq(pthread_attr_init(&attr), 0);
+    ck_assert_int_eq(pthread_attr_setstacksize(&attr, 128 << 10), 0);
+    ck_assert_int_eq(pthread_create(&thread, &attr, verify_deep_tokens, &done), 0);
+    ck_assert_int_eq(pthread_join(thread, NULL), 0);
+    ck_assert(done);
+    (void)pthread_attr_destroy(&attr);
+}
+END_TEST
+
 START_TEST(weak_keys_are_refused)
 {
     struct trk_token token = {.subject = "a"};
@@ -307,6 +392,11 @@ START_TEST(unusable_subjects_are_not_signed)
     ck_assert_int_eq(trk_jwt_sign(&token, key, &text, NULL), TRK_INVALID);
     (void)snprintf(token.subject, sizeof(token.subject), "\xff");
     ck_assert_int_eq(trk_jwt_sign(&token, key, &text, NULL), TRK_INVALID);
+    /* 511 characters that JSON spells with six each: nobody could read the token */
+    memset(token.subject, 1, sizeof(token.subject) - 1);
+    token.subject[sizeof(token.subject) - 1] = '\0';
+    ck_assert_int_eq(trk_jwt_sign(&token, key, &text, NULL), TRK_INVALID);
+    ck_assert_ptr_null(text);
 }
 END_TEST
 
@@ -315,10 +405,11 @@ int main(void)
     Suite *suite = suite_create("jwt");
     TCase *tc = tcase_create("jwt");
     tcase_add_test(tc, both_dev_admin_tokens_are_valid);
-    tcase_add_test(tc, signing_gives_the_originals_text);
+    tcase_add_loop_test(tc, signed_token_is_the_originals_for_any_reader, 0,
+                        TRK_COUNT(signed_rows));
     tcase_add_test(tc, signed_token_is_verified);
     tcase_add_test(tc, full_access_has_every_scope);
-    tcase_add_test(tc, another_library_agrees);
+    tcase_add_loop_test(tc, another_algorithm_is_refused, 0, 4);
     tcase_add_loop_test(tc, bad_header_is_refused, 0, TRK_COUNT(bad_headers));
     tcase_add_loop_test(tc, bad_payload_is_refused, 0, TRK_COUNT(bad_payloads));
     tcase_add_test(tc, old_spellings_are_read);
@@ -326,6 +417,7 @@ int main(void)
     tcase_add_test(tc, changed_tokens_are_refused);
     tcase_add_test(tc, odd_shapes_are_refused);
     tcase_add_test(tc, long_tokens_are_refused);
+    tcase_add_test(tc, deep_tokens_need_no_stack);
     tcase_add_test(tc, weak_keys_are_refused);
     tcase_add_test(tc, unusable_subjects_are_not_signed);
     suite_add_tcase(suite, tc);

@@ -89,18 +89,35 @@ START_TEST(keys_default_in_the_dev_profile_only)
 }
 END_TEST
 
-START_TEST(internal_token_of_the_dev_profile)
+static const struct {
+    const char *subject, *seed; /* NULL: a fresh one */
+} internal_rows[] = {
+    {"e2e_test", TRK_DEV_SEED_E2E},
+    {"pub", TRK_DEV_SEED_PUB},
+    {"image-builder", TRK_DEV_SEED_IMAGE_BUILDER},
+    {"dashboard", TRK_DEV_SEED_DASHBOARD},
+    {"another", NULL},
+};
+START_TEST(internal_tokens_of_the_dev_profile)
 {
     trk_autofree char *text = NULL;
-    trk_autofree char *given = NULL;
     struct trk_token token;
     struct trk_err err = {0};
-    ck_assert_int_eq(trk_profile_internal_token("dev", "", "pub", &text, &err), 0);
-    ck_assert_int_eq(trk_jwt_verify(text, TRK_DEV_AUTH_KEY, &token, &err), 0);
-    ck_assert_str_eq(token.subject, "pub");
-    ck_assert_str_eq(token.seed, TRK_DEV_SEED_PUB);
+    ck_assert_int_eq(trk_profile_internal_token("dev", "", internal_rows[_i].subject, &text, &err),
+                     0);
+    ck_assert_msg(trk_jwt_verify(text, TRK_DEV_AUTH_KEY, &token, &err) == 0, "%s", err.text);
+    ck_assert_str_eq(token.subject, internal_rows[_i].subject);
+    ck_assert(internal_rows[_i].seed == NULL || strcmp(token.seed, internal_rows[_i].seed) == 0);
     ck_assert_int_eq(token.type, TRK_SUBJECT_INTERNAL);
+    ck_assert_uint_eq(token.scope_count, 1);
     ck_assert(trk_token_has_scope(&token, "call_admin_api"));
+}
+END_TEST
+
+START_TEST(internal_token_is_required_without_the_dev_profile)
+{
+    trk_autofree char *given = NULL;
+    struct trk_err err = {0};
     ck_assert_int_eq(trk_profile_internal_token("", "given", "pub", &given, &err), 0);
     ck_assert_str_eq(given, "given");
     char *none = NULL;
@@ -118,7 +135,8 @@ int main(void)
     tcase_add_loop_test(tc, rule_is_kept, 0, TRK_COUNT(rows));
     tcase_add_test(tc, secret_key_has_its_own_name);
     tcase_add_test(tc, keys_default_in_the_dev_profile_only);
-    tcase_add_test(tc, internal_token_of_the_dev_profile);
+    tcase_add_loop_test(tc, internal_tokens_of_the_dev_profile, 0, TRK_COUNT(internal_rows));
+    tcase_add_test(tc, internal_token_is_required_without_the_dev_profile);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
