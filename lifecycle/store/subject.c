@@ -81,7 +81,8 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
         conn, &res, err,
         "select t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() "
         "as "
-        "expired, greatest(1, extract(epoch from t.expiry_time - now()) * 1000)::bigint as "
+        "expired, case when t.expiry_time is null then 0 else greatest(1, "
+        "extract(epoch from t.expiry_time - now()) * 1000)::bigint end as "
         "valid_for_ms, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
         "not_used_today, " SUBJECT_COLUMNS " from registry_authtoken t join registry_authsubject s "
         "on s.id = t.auth_subject_id" SUBJECT_JOINS

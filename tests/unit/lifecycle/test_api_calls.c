@@ -122,6 +122,19 @@ START_TEST(public_endpoints_are_opened_and_closed_by_administrators)
 }
 END_TEST
 
+/* 0: as long as nothing changes. */
+static int64_t valid_for_ms(const char *target, const char *token)
+{
+    struct answer a = call("GET", talloc_asprintf(api.mem, "/api/v1/auth/can-call-job/%s", target),
+                           token, NULL);
+    ck_assert_int_eq(a.status, 200);
+    const json_t *value = json_object_get(a.body, "valid_for_ms");
+    ck_assert_msg(json_is_integer(value) || json_is_null(value), "%s", a.text);
+    int64_t ms = json_integer_value(value);
+    json_decref(a.body);
+    return ms;
+}
+
 START_TEST(a_revoked_or_expired_token_is_refused_at_once)
 {
     const char *subject;
@@ -145,6 +158,10 @@ START_TEST(a_revoked_or_expired_token_is_refused_at_once)
                      200);
     struct answer fresh = call("GET", "/api/v1/auth/token/esc/revoked", ADMIN, NULL);
     expect_decision("revoking/latest/x", text_in(&fresh, "token"), "any_path", "ESC revoked");
+    ck_assert_int_eq(valid_for_ms("revoking/latest/x", text_in(&fresh, "token")), 0);
+    sql("update registry_authtoken set expiry_time = now() + interval '1 minute' where active");
+    int64_t left_ms = valid_for_ms("revoking/latest/x", text_in(&fresh, "token"));
+    ck_assert_msg(left_ms > 30000 && left_ms <= 60000, "%lld ms", (long long)left_ms);
     sql("update registry_authtoken set expiry_time = now() - interval '1 second' where active");
     expect_no_call("revoking/latest/x", text_in(&fresh, "token"), 401);
     sql("update registry_authtoken set expiry_time = null");
