@@ -4,6 +4,9 @@ LOCAL := utils/local.sh
 # Programs that the services are started from; `make SAN=… up` runs the instrumented ones.
 export RACETRACK_BIN ?= $(CURDIR)/$(B)/bin
 
+# As many compilers as processors, unless the caller has said how many (make -j4 test).
+PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
+
 setup: ## Install the missing Debian packages (utils/packages.txt); SETUP_GROUPS="build run" for some.
 	@utils/setup.sh $(SETUP_GROUPS)
 
@@ -33,7 +36,9 @@ clean: ## Stop everything this checkout started, remove its state and build fold
 # The packages come first, so these build in a second make (the areas' rules ask the installed packages).
 test: ## Build, then run the unit tests, the fuzz corpora and the end-to-end suite.
 	@utils/setup.sh build run test
-	@$(MAKE) --no-print-directory all unit $(if $(filter fuzz-replay,$(FUZZ_TARGETS)),fuzz-replay)
+	@echo building
+	@$(MAKE) --no-print-directory -s $(PARALLEL) all tests $(FUZZ_BINARIES)
+	@$(MAKE) --no-print-directory unit $(if $(filter fuzz-replay,$(FUZZ_TARGETS)),fuzz-replay)
 	@$(MAKE) --no-print-directory e2e
 
 e2e: all ## Run the end-to-end suite (args="-k name" picks tests).

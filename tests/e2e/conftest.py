@@ -1,10 +1,16 @@
 """Fixtures of the end-to-end suite; see harness.py for what they return."""
 
+import signal
+
 import pytest
 
 from harness import SERVICES, Cli, Platform, copy_sample, fresh_name
 
 LOG_TAIL_BYTES = 6000
+
+# A shell without job control starts what it puts in the background with SIGINT ignored, and children inherit that (but no handler).
+# What the tests interrupt must hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

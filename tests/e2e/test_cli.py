@@ -422,7 +422,10 @@ def test_logs_follow(platform, cli, make_job):
         assert all("".join(output).count(f"called with <{n}>") == 1 for n in range(5)), output
     finally:
         process.send_signal(signal.SIGINT)
-        process.wait(10)
+        try:
+            process.wait(10)
+        finally:
+            process.kill()
         reader.join(10)
     cli("delete", name, "--version", "0.0.1")
 
