@@ -24,6 +24,7 @@ enum {
     BACKOFF_MAX_MS = 30000,
     STABLE_MS = 60000, /* ran so long: the next end counts as the first */
     LOG_BYTES_MAX = 10 << 20,
+    FLOOD_MS = 50, /* until the next look at a log that grows so fast */
     COLLECT_MS = 600000,
 };
 
@@ -162,26 +163,29 @@ static void finish_stop(struct process_target *p, const char *id, json_t *doc)
 }
 
 /* Keeps the last file and the one before, cut in place: the job holds the file open for appending.
- */
-static void bound_log(const struct process_target *p, const char *id)
+ * No more than what was there is copied: a flooding job must not lead the copy on. True when it is
+ * flooding, and should be looked at again soon. */
+static bool bound_log(const struct process_target *p, const char *id)
 {
     trk_autofree char *path = workload_path(p, id, "output.log");
     struct stat st;
     if (stat(path, &st) < 0 || st.st_size <= LOG_BYTES_MAX) {
-        return;
+        return false;
     }
     trk_autofree char *old = workload_path(p, id, "output.log.1");
     trk_autoclose int in = open(path, O_RDWR | O_CLOEXEC);
     trk_autoclose int out = open(old, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (in < 0 || out < 0) {
-        return;
+        return false;
     }
-    if (st.st_size > 2 * (off_t)LOG_BYTES_MAX) { /* a flood: its end is what matters */
-        (void)lseek(in, st.st_size - LOG_BYTES_MAX, SEEK_SET);
-    }
-    while (copy_file_range(in, NULL, out, NULL, LOG_BYTES_MAX, 0) > 0) {
+    bool is_flood = st.st_size > 2 * (off_t)LOG_BYTES_MAX; /* its end is what matters */
+    off_t left = is_flood ? LOG_BYTES_MAX : st.st_size;
+    (void)lseek(in, st.st_size - left, SEEK_SET);
+    for (ssize_t n = 1; left > 0 && n > 0; left -= n) {
+        n = copy_file_range(in, NULL, out, NULL, (size_t)left, 0);
     }
     may_fail(ftruncate(in, 0));
+    return is_flood;
 }
 
 /* What one generation needs now; *ret_due_ms: when to look again at the latest (wall clock). */
@@ -277,7 +281,9 @@ void *process_watch(void *target)
         }
         for (size_t i = 0; i < count; i++) {
             tend(p, ids[i], &due_ms);
-            bound_log(p, ids[i]);
+            if (bound_log(p, ids[i]) && due_ms > trk_wall_ms() + FLOOD_MS) {
+                due_ms = trk_wall_ms() + FLOOD_MS;
+            }
         }
         if (trk_now_ns() > collect_at) {
             process_layers_collect(p);

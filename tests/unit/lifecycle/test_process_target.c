@@ -112,6 +112,15 @@ static int wrapper_main(const char *behaviour, char **env)
     if (strcmp(behaviour, "daemons") == 0) {
         leave_daemons();
     }
+    if (strcmp(behaviour, "flood") == 0) {
+        static const char block[1 << 20];
+        (void)fork();
+        (void)fork();
+        for (;;) {
+            ssize_t n = write(1, block, sizeof(block));
+            (void)n;
+        }
+    }
     for (;;) {
         int fd = accept(3, NULL, NULL);
         if (fd < 0) {
@@ -560,6 +569,35 @@ START_TEST(test_nothing_is_left_of_a_job_that_forks_daemons)
 }
 END_TEST
 
+static off_t size_of(const char *id, const char *file)
+{
+    struct stat st;
+    trk_autofree char *path = workload_path(target->state, id, file);
+    return stat(path, &st) == 0 ? st.st_size : 0;
+}
+
+START_TEST(test_a_flood_of_output_does_not_fill_the_former_log)
+{
+    put_image("flood", 1000);
+    start_target(can_use("bwrap") ? "bwrap" : "none");
+    const char *id = "5a555555-0000-4000-8000-000000000001";
+    struct infra_observation seen;
+    apply(id, 0, &seen);
+    int cuts = 0;
+    off_t last = 0;
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (cuts < 4 && trk_now_ns() < deadline) {
+        off_t size = size_of(id, "output.log");
+        cuts += size < last;
+        last = size;
+        ck_assert_int_le(size_of(id, "output.log.1"), 20 << 20);
+        trk_sleep_ms(1);
+    }
+    ck_assert_int_eq(cuts, 4);
+    remove_generation(id);
+}
+END_TEST
+
 START_TEST(test_stop_asks_first_and_kills_later)
 {
     if (!can_use(sandboxes[_i])) {
@@ -730,6 +768,7 @@ int main(int argc, char **argv, char **env)
     tcase_add_loop_test(tcase, test_killed_job_comes_back_at_its_address, 0, 2);
     tcase_add_loop_test(tcase, test_job_outlives_the_target_and_is_found_again, 0, 2);
     tcase_add_loop_test(tcase, test_nothing_is_left_of_a_job_that_forks_daemons, 0, 2);
+    tcase_add_test(tcase, test_a_flood_of_output_does_not_fill_the_former_log);
     tcase_add_loop_test(tcase, test_stop_asks_first_and_kills_later, 0, 2);
     tcase_add_loop_test(tcase, test_memory_limit_is_enforced_and_named, 0, 2);
     tcase_add_loop_test(tcase, test_stop_all_ends_every_job_and_apply_starts_it_again, 0, 2);
