@@ -86,6 +86,24 @@ static void end_workload(struct lifecycle *lc, const struct generation *g, int64
     }
 }
 
+void deploy_take_back(struct lifecycle *lc, const struct infra_target *target, const char *id)
+{
+    TRK_PG_AUTO(conn)
+    = NULL;
+    struct trk_err err = {0};
+    struct generation *g;
+    void *mem = talloc_new(NULL);
+    int rc = trk_pg_acquire(lc->pool, &conn, &err);
+    rc = rc == 0 ? generation_store_get(conn, mem, id, &g, &err) : rc;
+    bool is_unwanted = rc == TRK_NOT_FOUND ||
+                       (rc == 0 && strcmp(g->state, GENERATION_REMOVING) == 0);
+    if (is_unwanted && target->remove(target, id, &err) < 0) {
+        trk_log_warn("a workload that was taken back meanwhile remains", "generation", id, "error",
+                     err.text, NULL);
+    }
+    talloc_free(mem);
+}
+
 int deploy_delete(struct lifecycle *lc, const struct subject *who, const char *name,
                   const char *version, struct trk_err *err)
 {

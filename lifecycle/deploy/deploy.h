@@ -17,6 +17,7 @@
 struct lifecycle; /* lifecycle/lifecycle.h: config, pool, infrastructure targets, metrics */
 struct subject;   /* lifecycle/domain/subject.h: who asks */
 struct deploy_queue;
+struct infra_target;
 
 struct deploy_request {
     const json_t *manifest;    /* checked object */
@@ -47,6 +48,11 @@ int deploy_wait_change(struct lifecycle *lc, const char *id, const char *status,
  * in-progress deployment of it: 409. */
 int deploy_delete(struct lifecycle *lc, const struct subject *who, const char *name,
                   const char *version, struct trk_err *err) TRK_MUST_CHECK;
+
+/* After a generation was started: removes it again when it is not wanted any more (its row is gone,
+ * or on its way out), which may have happened while it was being started. Nobody else would. */
+void deploy_take_back(struct lifecycle *lc, const struct infra_target *target,
+                      const char *generation_id);
 
 /* Workers. Start once; stop lets the current step finish up to grace_ms (the rest is taken over
  * through the lease). */

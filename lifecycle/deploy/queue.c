@@ -169,10 +169,21 @@ static void work_on(struct deploy_queue *q, unsigned slot, struct trk_http_clien
     w->d = d;
     w->client = client;
     w->target = infra_target_find(q->lc, d->infrastructure_target);
+    bool is_in_hand = false;
     pthread_mutex_lock(&q->mutex);
-    q->active[slot] = w;
+    for (unsigned i = 0; i < q->worker_count; i++) {
+        is_in_hand = is_in_hand ||
+                     (q->active[i] != NULL && strcmp(q->active[i]->d->id, d->id) == 0);
+    }
+    q->active[slot] = is_in_hand ? NULL : w;
     w->cancel = q->stop;
     pthread_mutex_unlock(&q->mutex);
+    if (is_in_hand) {
+        /* Its lease ran out here (no connection was free to renew it), and the lease names the
+         * process, not the worker: it would be worked on twice. */
+        trk_log_warn("a deployment in hand was claimed again", "deployment", d->id, NULL);
+        return;
+    }
     run_steps(w);
     if (!w->is_finished && w->cancel) {
         release(w);

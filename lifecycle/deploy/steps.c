@@ -4,6 +4,7 @@
 #include "libtrack/json.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
+#include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/secrets.h"
 #include "lifecycle/deploy/spec.h"
@@ -280,7 +281,12 @@ int step_apply(struct work *w, struct trk_err *err)
     struct infra_observation seen;
     rc = w->target->apply(w->target, &a.spec, &seen, err);
     struct queue_progress progress = {.step = STEP_ALIVE, .phase = "starting Job server"};
-    return rc < 0 ? rc : work_advance(w, NULL, &progress, false, err);
+    rc = rc < 0 ? rc : work_advance(w, NULL, &progress, false, err);
+    if (rc == TRK_CONFLICT) {
+        /* Whoever has it now may have failed and removed it before it was started here. */
+        deploy_take_back(w->lc, w->target, w->d->generation_id);
+    }
+    return rc;
 }
 
 /* -- switch -- */

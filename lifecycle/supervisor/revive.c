@@ -255,6 +255,7 @@ void supervisor_revive(struct supervisor *s, const struct infra_target *target,
         trk_metric_inc(s->revived);
         trk_log_info("lost job started again", "job", g->job_name, "version", g->job_version,
                      "generation", g->id, NULL);
+        deploy_take_back(s->lc, target, g->id); /* when it was deleted meanwhile */
     } else {
         trk_log_warn("a lost job cannot be started again", "job", g->job_name, "version",
                      g->job_version, "error", err.text, NULL);

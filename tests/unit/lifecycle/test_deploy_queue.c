@@ -176,10 +176,21 @@ static int fake_observe(const struct infra_target *t, const char *id, struct inf
     return 0;
 }
 
+/* Waits while the test says so. */
+static void hold_point(void)
+{
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (exists("hold") && trk_now_ns() < deadline) {
+        touch("held");
+        trk_sleep_ms(1);
+    }
+}
+
 static int fake_apply(const struct infra_target *t, const struct infra_generation_spec *spec,
                       struct infra_observation *ret, struct trk_err *err)
 {
     kill_point("apply-before");
+    hold_point();
     trk_autofree char *file = trk_xasprintf("target/%s", spec->generation_id);
     trk_autofree char *line = trk_xasprintf("%s %s %s", spec->job_name, spec->job_version,
                                             spec->generation_id);
@@ -577,6 +588,61 @@ START_TEST(two_lifecycles_do_not_do_a_deployment_twice)
 }
 END_TEST
 
+static void wait_for_file(const char *name)
+{
+    int64_t deadline = trk_now_ns() + 20 * TRK_NS_PER_S;
+    while (!exists(name) && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    ck_assert_msg(exists(name), "no file %s", name);
+}
+
+/* A worker stood still while somebody else took its deployment over and failed it. */
+START_TEST(what_is_started_too_late_is_taken_back)
+{
+    struct trk_proc worker;
+    trk_autofree char *id = NULL;
+    touch("hold");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "code", false, &id));
+    wait_for_file("held");
+    query("update registry_deployment set status = 'failed', error = 'x', lease_owner = null, "
+          "lease_until = null");
+    query("delete from registry_job");
+    query("delete from registry_jobgeneration");
+    drop("hold");
+    stop_worker(&worker);
+    ck_assert_int_eq(count_lines("applies", "adder"), 1);
+    trk_autofree char *path = path_of("target");
+    trk_autoclose int fd = open(path, O_RDONLY | O_DIRECTORY);
+    ck_assert_int_ge(fd, 0);
+    DIR *dir = fdopendir(TRK_STEAL_FD(fd));
+    for (struct dirent *e; (e = readdir(dir)) != NULL;) {
+        ck_assert_msg(e->d_name[0] == '.', "%s remains", e->d_name);
+    }
+    (void)closedir(dir);
+}
+END_TEST
+
+START_TEST(a_lease_that_runs_out_in_one_process_does_not_double_the_work)
+{
+    struct trk_proc worker;
+    trk_autofree char *id = NULL;
+    touch("hold");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "code", false, &id));
+    wait_for_file("held");
+    query("update registry_deployment set lease_until = now() - interval '1 s'");
+    expect("select attempts::text as v from registry_deployment where id = $1", id, "2");
+    drop("hold");
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_DONE);
+    stop_worker(&worker);
+    ck_assert_int_eq(count_lines("worker.log", "deployment failed"), 0);
+    ck_assert_int_eq(count_lines("worker.log", "deployment interrupted"), 0);
+    ck_assert_int_eq(count_lines("worker.log", "claimed again"), 1);
+}
+END_TEST
+
 START_TEST(a_job_that_cannot_start_is_explained_and_taken_back)
 {
     struct trk_proc worker;
@@ -950,6 +1016,8 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tcase, a_killed_lifecycle_loses_and_doubles_nothing, 0,
                         (int)TRK_COUNT(kill_points));
     tcase_add_test(tcase, two_lifecycles_do_not_do_a_deployment_twice);
+    tcase_add_test(tcase, what_is_started_too_late_is_taken_back);
+    tcase_add_test(tcase, a_lease_that_runs_out_in_one_process_does_not_double_the_work);
     tcase_add_test(tcase, a_job_that_cannot_start_is_explained_and_taken_back);
     tcase_add_test(tcase, a_failed_redeploy_leaves_the_running_job);
     tcase_add_test(tcase, the_same_again_ends_unchanged_and_other_code_replaces);
