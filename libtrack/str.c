@@ -267,6 +267,20 @@ bool trk_utf8_is_valid(const char *s, size_t len)
     return true;
 }
 
+void trk_utf8_repair(char *s)
+{
+    size_t left = strlen(s);
+    while (left > 0) {
+        size_t n = utf8_sequence((unsigned char *)s, left);
+        if (n == 0) {
+            *s = '?';
+            n = 1;
+        }
+        s += n;
+        left -= n;
+    }
+}
+
 /* The end of the escape sequence that starts at `s` (an ESC). A sequence never swallows a line
  * break: what was cut off by one ends there. */
 static const char *ansi_end(const char *s)

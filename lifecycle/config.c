@@ -128,6 +128,8 @@ static const struct trk_config_entry entries[] = {
          "bring jobs back whose workload is gone"),
     INT("supervisor_interval_ms", supervisor_interval_ms, "2000", "ms", NULL, 50, 3600000,
         "time between two looks at the workloads"),
+    INT("health_probe_interval_s", health_probe_interval_s, "10", "s", "HEALTH_PROBE_INTERVAL_S", 1,
+        3600, "time between two looks at a running job's /ready; three failures make it an error"),
     INT("event_retention_s", event_retention_s, "86400", "s", NULL, 60, 31536000,
         "how long events are kept for readers of the stream that come back"),
     STRING("request_tracing_header", request_tracing_header, "X-Request-Tracing-Id",

@@ -51,6 +51,7 @@ struct lifecycle_config {
     char *default_job_cpu_min, *default_job_cpu_max;
     bool reconciliation_loop;
     int64_t supervisor_interval_ms;
+    int64_t health_probe_interval_s;
     int64_t event_retention_s;
     char *request_tracing_header, *caller_name_header;
 

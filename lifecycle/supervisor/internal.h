@@ -13,6 +13,22 @@
 #include "lifecycle/lifecycle.h"
 #include "lifecycle/store/generation.h"
 
+/* health.c: whether jobs are ready, asked in threads of its own. */
+enum health_state { HEALTH_UNKNOWN, HEALTH_READY, HEALTH_FAILING };
+struct health;
+struct supervisor;
+/* What was found out lately about the generation, which is asked from now on. is_running: by its
+ * job's status; what was found out under another status or address does not count. *ret_reason
+ * owned, set for HEALTH_FAILING. */
+enum health_state health_of(struct health *health, const char *id, const char *address,
+                            bool is_running, char **ret_reason);
+void health_sweep(struct health *health); /* forgets those not named since the last time */
+void health_clear(struct health *health);
+/* NULL when its threads cannot be started. */
+struct health *health_start(struct supervisor *s, int64_t interval_ms,
+                            struct trk_err *err) TRK_MUST_CHECK;
+void health_stop(struct health *health);
+
 /* A lost workload that is being brought back: when to try again. */
 struct revival {
     char generation_id[40];
@@ -25,9 +41,10 @@ struct supervisor {
     struct lifecycle *lc;
     pthread_t thread;
     bool is_running;
-    pthread_mutex_t mutex; /* guards stop */
+    pthread_mutex_t mutex; /* guards stop and has_news */
     pthread_cond_t wake;
-    bool stop;
+    bool stop, has_news;
+    struct health *health;
     struct trk_pg_pool *leader_pool; /* one connection: its session holds the lock */
     struct trk_pg *leader;
     struct trk_http_client *client;
@@ -40,6 +57,8 @@ struct supervisor {
     struct trk_metric *is_leader, *jobs_by_status, *orphan_gauge, *revived;
 };
 
+/* supervisor.c: there is something to look at. Any thread. */
+void supervisor_wake(struct supervisor *s);
 /* reconcile.c */
 void supervisor_reconcile(struct supervisor *s);
 /* revive.c: starts the generation's workload again from desired state, unless it is too early. */
@@ -53,6 +72,5 @@ void supervisor_forget_revival(struct supervisor *s, const char *generation_id);
 void supervisor_count_jobs(struct supervisor *s);
 void supervisor_read_usage(struct supervisor *s); /* last_call_time from the jobs' metrics */
 void supervisor_clean(struct supervisor *s);
-bool supervisor_is_ready(struct supervisor *s, const char *address); /* GET /ready is 200 */
 
 #endif

@@ -53,6 +53,7 @@ struct status_change {
     const struct generation *generation;
     const char *status, *error, *reason;
     const char *address; /* a new one, or NULL */
+    bool is_noted;       /* not when the job is in transition */
 };
 
 static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -64,6 +65,7 @@ static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
     if (rc < 0 || current == NULL) {
         return rc; /* in transition: whoever moves it says what it is */
     }
+    c->is_noted = true;
     if (c->address != NULL) {
         rc = generation_store_move(conn, g, c->address, err);
     }
@@ -81,10 +83,11 @@ static void change(struct supervisor *s, struct status_change *c)
     struct trk_err err = {0};
     const struct generation *g = c->generation;
     c->mem = talloc_new(NULL);
+    c->is_noted = false;
     if (trk_pg_transaction(s->lc->pool, do_change, c, &err) < 0) {
         trk_log_warn("a job's state cannot be noted", "job", g->job_name, "version", g->job_version,
                      "error", err.text, NULL);
-    } else {
+    } else if (c->is_noted) {
         trk_log_info("job state", "job", g->job_name, "version", g->job_version, "status",
                      c->status, "reason", c->reason, "address", c->address, NULL);
     }
@@ -102,18 +105,21 @@ static void tend_running(struct supervisor *s, const struct generation *g,
     bool is_moved = seen->address[0] != '\0' &&
                     (g->job_address == NULL || strcmp(g->job_address, seen->address) != 0);
     bool is_back = !has_status(g, JOB_RUNNING);
-    if (!is_moved && !is_back) {
-        return;
-    }
-    if (is_back && !supervisor_is_ready(s, seen->address)) {
-        s->is_hurried = true;
-        return; /* it runs, but does not serve yet */
+    trk_autofree char *trouble = NULL;
+    enum health_state health = health_of(s->health, g->id, seen->address, !is_back, &trouble);
+    bool is_failing = !is_back && health == HEALTH_FAILING;
+    if (is_back ? health != HEALTH_READY : !is_moved && !is_failing) {
+        return; /* nothing new, or it runs, but does not serve yet */
     }
     struct status_change c = {.generation = g,
                               .status = JOB_RUNNING,
                               .reason = is_back ? "it runs and answers again"
                                                 : "it was started again at another address",
                               .address = is_moved ? seen->address : NULL};
+    if (is_failing) {
+        c.status = JOB_ERROR;
+        c.error = c.reason = trouble;
+    }
     supervisor_forget_revival(s, g->id);
     change(s, &c);
 }
@@ -136,7 +142,6 @@ static void tend_serving(struct supervisor *s, const struct listing *listing,
     } else if (seen != NULL && (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED)) {
         struct status_change c = {
             .generation = g, .status = JOB_ERROR, .error = seen->reason, .reason = seen->reason};
-        s->is_hurried = true;
         if (!has_status(g, JOB_ERROR)) {
             change(s, &c);
         }
@@ -300,6 +305,7 @@ void supervisor_reconcile(struct supervisor *s)
             }
         }
         report_orphans(s, listings, rows, count);
+        health_sweep(s->health);
     }
     for (size_t t = 0; t < target_count; t++) {
         free(listings[t].list);

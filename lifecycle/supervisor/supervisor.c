@@ -81,6 +81,14 @@ static void look_around(struct supervisor *s)
     }
 }
 
+void supervisor_wake(struct supervisor *s)
+{
+    pthread_mutex_lock(&s->mutex);
+    s->has_news = true;
+    pthread_cond_signal(&s->wake);
+    pthread_mutex_unlock(&s->mutex);
+}
+
 static bool wait_for_next(struct supervisor *s)
 {
     int64_t ms = s->is_hurried ? HURRIED_MS : s->lc->config->supervisor_interval_ms;
@@ -93,9 +101,11 @@ static bool wait_for_next(struct supervisor *s)
         until.tv_nsec -= 1000000000;
     }
     pthread_mutex_lock(&s->mutex);
-    if (!s->stop) {
-        (void)pthread_cond_timedwait(&s->wake, &s->mutex, &until);
+    int waited = 0;
+    while (!s->stop && !s->has_news && waited == 0) {
+        waited = pthread_cond_timedwait(&s->wake, &s->mutex, &until);
     }
+    s->has_news = false;
     bool stop = s->stop;
     pthread_mutex_unlock(&s->mutex);
     return !stop;
@@ -112,6 +122,8 @@ static void *supervisor_main(void *arg)
         trk_series_set(trk_metric_series(s->is_leader, NULL), leads);
         if (leads) {
             look_around(s);
+        } else {
+            health_clear(s->health);
         }
     } while (wait_for_next(s));
     resign(s);
@@ -138,12 +150,16 @@ int supervisor_start(struct lifecycle *lc, struct trk_err *err)
     pthread_cond_init(&s->wake, &attr);
     pthread_condattr_destroy(&attr);
     lc->supervisor = s;
-    s->is_running = pthread_create(&s->thread, NULL, supervisor_main, s) == 0;
-    if (!s->is_running) {
-        supervisor_stop(lc);
-        return trk_err_set(err, TRK_INTERNAL, "starting the supervisor failed");
+    s->health = health_start(s, lc->config->health_probe_interval_s * 1000, err);
+    int rc = s->health != NULL ? 0 : TRK_INTERNAL;
+    s->is_running = rc == 0 && pthread_create(&s->thread, NULL, supervisor_main, s) == 0;
+    if (rc == 0 && !s->is_running) {
+        rc = trk_err_set(err, TRK_INTERNAL, "starting the supervisor failed");
     }
-    return 0;
+    if (rc < 0) {
+        supervisor_stop(lc);
+    }
+    return rc;
 }
 
 void supervisor_stop(struct lifecycle *lc)
@@ -159,6 +175,7 @@ void supervisor_stop(struct lifecycle *lc)
     if (s->is_running) {
         pthread_join(s->thread, NULL);
     }
+    health_stop(s->health);
     lc->supervisor = NULL;
     pthread_cond_destroy(&s->wake);
     pthread_mutex_destroy(&s->mutex);

@@ -31,12 +31,6 @@ static char *get(struct supervisor *s, const char *address, const char *path)
     return body;
 }
 
-bool supervisor_is_ready(struct supervisor *s, const char *address)
-{
-    trk_autofree char *body = get(s, address, "/ready");
-    return body != NULL;
-}
-
 void supervisor_count_jobs(struct supervisor *s)
 {
     static const char *const statuses[] = {JOB_STARTING, JOB_RUNNING, JOB_ERROR, JOB_ORPHANED,

@@ -19,6 +19,25 @@ SLOW_START = "import time\n\n\nclass AdderModel:\n    def __init__(self):\n     
              "    def perform(self, numbers: list) -> float:\n        return sum(numbers)\n"
 
 
+NEEDS_FILE = """import os
+
+
+class AdderModel:
+    def __init__(self):
+        with open("model.txt") as f:
+            self.offset = int(f.read())
+
+    def perform(self, numbers: list) -> float:
+        return sum(numbers) + self.offset
+
+    def auxiliary_endpoints(self):
+        return {"/break": self.break_it}
+
+    def break_it(self):
+        os._exit(3)
+"""
+
+
 def manifest_of(folder):
     return yaml.safe_load((folder / "job.yaml").read_text())
 
@@ -176,6 +195,39 @@ def test_a_lost_image_store(own_platform, make_job):
                    30, "the error of the other one")
     assert job["status"] == "lost"
     assert "built from git" in job["error"] and f"POST /api/v1/job/{cloned_name}/0.0.1/redeploy" in job["error"]
+
+
+def test_job_that_cannot_load_again_is_an_error_until_it_can(own_platform, make_job):
+    platform = own_platform(HEALTH_PROBE_INTERVAL_S=1)
+    platform.up()
+    api = platform.lifecycle
+    folder, name = make_job()
+    (folder / "adder.py").write_text(NEEDS_FILE)
+    (folder / "model.txt").write_text("0")
+    assert wait_end(api, submit(api, folder))["status"] == "done"
+    assert platform.call(name, ADDER).json() == 42
+    doc = workloads(platform, name)[0]
+    model, = (platform.state / "jobs" / doc["generation_id"]).rglob("model.txt")
+    model.rename(model.with_suffix(".away"))
+    assert platform.call(name, {}, path="/api/v1/break").status_code == 502
+
+    def job():
+        return api.get(f"/api/v1/job/{name}/0.0.1").json()
+    broken = wait_for(lambda: (j := job())["status"] == "error" and j, 30, "the job is an error")
+    assert "GET /ready answered status 500" in broken["error"]
+    assert "FileNotFoundError: [Errno 2] No such file or directory: 'model.txt'" in broken["error"]
+    # `latest` still means it, and what the job itself says reaches the caller.
+    answer = platform.call(name, ADDER)
+    assert answer.status_code in (500, 503) and "model.txt" in answer.json()["error"], answer.text
+    assert process_alive(doc["pid"])  # it is no crash of the workload
+
+    model.with_suffix(".away").rename(model)
+    wait_for(lambda: job()["status"] == "running", 60, "the job is running again")
+    assert job()["error"] is None
+    assert platform.call(name, ADDER).json() == 42
+    events = platform.sql(f"select to_status, reason from registry_jobstatusevent where job_name = '{name}' order by id")
+    changes = [e for e in events if len(e) == 2]
+    assert [e[0] for e in changes][-2:] == ["error", "running"], events
 
 
 def test_memory_limit_costs_the_request_not_the_platform(platform, deployed, make_job, cli):

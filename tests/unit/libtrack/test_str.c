@@ -195,6 +195,14 @@ START_TEST(utf8_is_checked)
 {
     ck_assert_msg(trk_utf8_is_valid(utf8[_i].bytes, strlen(utf8[_i].bytes)) == utf8[_i].is_valid,
                   "row %d", _i);
+    char text[32];
+    (void)snprintf(text, sizeof(text), "a%s\xc3\xa9%s", utf8[_i].bytes, utf8[_i].bytes);
+    size_t len = strlen(text);
+    trk_utf8_repair(text);
+    ck_assert_msg(trk_utf8_is_valid(text, strlen(text)), "row %d", _i);
+    ck_assert_uint_eq(strlen(text), len);
+    ck_assert_msg((strchr(text, '?') == NULL) == utf8[_i].is_valid, "row %d: %s", _i, text);
+    ck_assert_ptr_nonnull(strstr(text, "\xc3\xa9"));
 }
 END_TEST
 

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <talloc.h>
@@ -72,6 +73,7 @@ static const char server_script[] =
     "    def do_GET(self):\n"
     "        n=self.path[1:]\n"
     "        kill(n)\n"
+    "        add('looks',n+' '+self.headers.get('Connection',''))\n"
     "        ts=int(open(root+'/timestamp').read()) if has('timestamp') else 0\n"
     "        if n=='live':\n"
     "            if has('broken'): "
@@ -80,7 +82,8 @@ static const char server_script[] =
     "            else: self.send(200,json.dumps(dict(live=True,deployment_timestamp=ts)))\n"
     "        elif n=='ready':\n"
     "            if has('arm-observe'): os.rename(root+'/arm-observe',root+'/kill-observe')\n"
-    "            self.send(200,'{\"ready\":true}')\n"
+    "            ok=not has('unready'); "
+    "self.send(200 if ok else 500,json.dumps(dict(ready=ok)))\n"
     "        else: self.send(200,'last_call_timestamp 1700000000\\n','text/plain')\n"
     "s=http.server.ThreadingHTTPServer(('127.0.0.1',0),H)\n"
     "print(s.server_address[1],flush=True)\n"
@@ -242,7 +245,9 @@ static int fake_list(const struct infra_target *t, struct infra_observation **re
         return trk_err_set(err, TRK_UNAVAILABLE, "the target is away");
     }
     trk_autofree char *path = path_of("target");
-    DIR *dir = opendir(path);
+    static DIR *dir; /* stays open: this target needs no descriptors to tell what it has */
+    dir = dir != NULL ? dir : opendir(path);
+    rewinddir(dir);
     struct infra_observation *list = NULL;
     size_t count = 0;
     struct dirent *entry;
@@ -252,7 +257,6 @@ static int fake_list(const struct infra_target *t, struct infra_observation **re
             count += fake_observe(t, entry->d_name, &list[count], err) == 0;
         }
     }
-    (void)closedir(dir);
     *ret = list;
     *ret_count = count;
     return 0;
@@ -305,6 +309,7 @@ static void make_lifecycle(const char *conninfo)
         .default_job_cpu_max = text_cpu,
         .reconciliation_loop = true,
         .supervisor_interval_ms = 50,
+        .health_probe_interval_s = 1,
         .event_retention_s = 3600,
         .request_tracing_header = text_tracing,
         .caller_name_header = text_caller,
@@ -996,6 +1001,80 @@ START_TEST(retries_become_rare)
 }
 END_TEST
 
+static void expect_lines(const char *name, const char *part, int wanted)
+{
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (count_lines(name, part) < wanted && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    ck_assert_msg(count_lines(name, part) >= wanted, "not %d times '%s' in %s", wanted, part, name);
+}
+
+#define STATUS_EVENTS                                                                              \
+    "select count(*)::text as v from registry_jobstatusevent where job_name = $1 and "             \
+    "from_status <> to_status"
+
+START_TEST(a_job_that_is_not_ready_any_more_is_an_error_until_it_is)
+{
+    struct trk_proc worker;
+    touch("supervise");
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    const char *before = value(STATUS_EVENTS, "adder");
+    touch("unready");
+    touch("broken");
+    expect(JOB_STATUS, "adder", JOB_ERROR);
+    const char *error = value("select error as v from registry_job where name = $1", "adder");
+    ck_assert_ptr_nonnull(strstr(error, "GET /ready answered status 500"));
+    ck_assert_ptr_nonnull(strstr(error, "/live answered status 500: model.bin is missing\n"));
+    ck_assert_int_eq(atoi(value(STATUS_EVENTS, "adder")), atoi(before) + 1);
+    ck_assert_str_eq(value("select reason as v from registry_jobstatusevent where job_name = $1 "
+                           "order by id desc limit 1",
+                           "adder"),
+                     error);
+    drop("broken");
+    drop("unready");
+    expect(JOB_STATUS, "adder", JOB_RUNNING);
+    ck_assert_str_eq(value("select error as v from registry_job where name = $1", "adder"), "");
+    ck_assert_int_eq(atoi(value(STATUS_EVENTS, "adder")), atoi(before) + 2);
+    /* While it is being deployed, the deployment says what it is. */
+    trk_autofree char *id = NULL;
+    touch("unready");
+    int seen = count_lines("looks", "ready close");
+    must(submit("adder", "1.0.0", "other code", true, &id));
+    expect_lines("looks", "ready close", seen + 4);
+    ck_assert_str_eq(value("select status as v from registry_deployment where id = $1", id),
+                     DEPLOYMENT_IN_PROGRESS);
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
+    drop("unready");
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_DONE);
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
+    ck_assert_int_eq(atoi(value(STATUS_EVENTS, "adder")), atoi(before) + 2);
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(a_supervisor_without_descriptors_blames_no_job)
+{
+    struct trk_proc worker;
+    struct rlimit before, none;
+    touch("supervise");
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    const char *events = value(STATUS_EVENTS, "adder");
+    expect_lines("looks", "ready close", 1);
+    ck_assert_int_eq(prlimit(worker.pid, RLIMIT_NOFILE, NULL, &before), 0);
+    none = (struct rlimit){.rlim_cur = 3, .rlim_max = before.rlim_max};
+    ck_assert_int_eq(prlimit(worker.pid, RLIMIT_NOFILE, &none, NULL), 0);
+    expect_lines("worker.log", "opens no connections", 3); /* at the 1st, 2nd and 4th look */
+    ck_assert_int_eq(prlimit(worker.pid, RLIMIT_NOFILE, &before, NULL), 0);
+    expect_lines("worker.log", "asked for their health again", 1);
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
+    ck_assert_str_eq(value(STATUS_EVENTS, "adder"), events);
+    stop_worker(&worker);
+}
+END_TEST
+
 int main(int argc, char **argv)
 {
     if (argc == 5 && strcmp(argv[1], "work") == 0) {
@@ -1026,6 +1105,8 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, a_deployment_that_kills_its_worker_is_given_up);
     tcase_add_test(tcase, waiting_for_a_change_ends_with_it);
     tcase_add_test(tcase, supervisor_follows_crash_loss_and_return);
+    tcase_add_test(tcase, a_job_that_is_not_ready_any_more_is_an_error_until_it_is);
+    tcase_add_test(tcase, a_supervisor_without_descriptors_blames_no_job);
     tcase_add_test(tcase, a_lost_image_is_built_again_once);
     tcase_add_test(tcase, what_was_cloned_is_not_built_again_by_itself);
     tcase_add_test(tcase, retries_become_rare);
