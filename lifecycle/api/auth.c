@@ -36,10 +36,14 @@ static bool is_public(const struct job_call_target *target, const char *path)
     return false;
 }
 
+/* Anybody may ask about a public path, and whoever may call a job need not read it: where it is,
+ * not what is in it (the manifest holds its environment). */
 static int reply_decision(struct trk_request *req, const struct job *job,
                           const struct subject *caller, bool any_path)
 {
     char name[600];
+    struct job shown = *job;
+    shown.manifest = shown.error = shown.notice = shown.infrastructure_stats = NULL;
     if (caller != NULL) {
         (void)subject_describe(caller, name, sizeof(name));
     }
@@ -47,7 +51,7 @@ static int reply_decision(struct trk_request *req, const struct job *job,
                                ? json_integer(caller->valid_for_ms)
                                : json_null();
     return trk_reply_json(req, 200,
-                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, job),
+                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, &shown),
                                     "caller", caller != NULL ? name : NULL, "decision",
                                     any_path ? "any_path" : "exact_path", "valid_for_ms",
                                     valid_for_ms, "remote_gateway_url", "remote_gateway_token"));

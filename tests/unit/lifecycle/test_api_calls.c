@@ -25,6 +25,9 @@ static void expect_decision(const char *path, const char *token, const char *dec
     const json_t *job = json_object_get(a.body, "job");
     ck_assert_str_eq(trk_json_string_or(job, "internal_name", ""), "127.0.0.1:4000");
     ck_assert_str_eq(trk_json_string_or(job, "version", ""), "1.1.0");
+    ck_assert_msg(json_is_null(json_object_get(job, "manifest")) &&
+                      json_is_null(json_object_get(job, "manifest_yaml")),
+                  "%s shows the manifest: %s", path, a.text);
     json_decref(a.body);
 }
 
