@@ -25,6 +25,7 @@ def test_python_class(platform, deployed):
     parameters = platform.pub.get(base + "/api/v1/parameters").json()
     assert [p["name"] for p in parameters] == ["numbers"]
     assert "adder_calls 1" in platform.pub.get(base + "/metrics").text
+    assert platform.pub.get(base + "/health").json()["git_version"] == "tar"  # of an upload
     api = platform.pub.get(base + "/openapi.json").json()
     assert "/api/v1/perform" in str(list(api["paths"]))
     assert "[40, 2]" in str(api).replace("'", '"')

@@ -163,26 +163,9 @@ static int fetch_dependencies(struct fetch *f, const struct trk_oci_descriptor *
 }
 
 /* The entrypoint of the image's config without its first word (our wrapper stands for it). */
-static int read_entrypoint(struct fetch *f, const struct trk_oci_descriptor *config, json_t *doc,
-                           struct trk_err *err)
+static int read_entrypoint(const json_t *config, json_t *doc, struct trk_err *err)
 {
-    trk_autoclose int fd = -1;
-    int rc = fetch_blob(f, config, &fd, err);
-    if (rc < 0) {
-        return trk_err_wrap(err, "reading the image's configuration");
-    }
-    struct trk_buf buf;
-    json_auto_t *value = NULL;
-    trk_buf_init(&buf, 4 << 20);
-    rc = trk_buf_read_fd(&buf, fd, err);
-    if (rc == 0) {
-        rc = trk_json_parse(buf.data, buf.len, &value, err);
-    }
-    trk_buf_fini(&buf);
-    if (rc < 0) {
-        return trk_err_wrap(err, "reading the image's configuration");
-    }
-    const json_t *entrypoint = json_object_get(json_object_get(value, "config"), "Entrypoint");
+    const json_t *entrypoint = json_object_get(config, "Entrypoint");
     json_t *argv = json_array();
     for (size_t i = 0; i < json_array_size(entrypoint); i++) {
         const char *word = json_string_value(json_array_get(entrypoint, i));
@@ -200,6 +183,48 @@ static int read_entrypoint(struct fetch *f, const struct trk_oci_descriptor *con
     (void)json_object_set_new(doc, "argv", argv);
     return json_array_size(argv) > 0 ? 0
                                      : trk_err_set(err, TRK_INVALID, "the image has no entrypoint");
+}
+
+/* The image's environment (GIT_VERSION): what the job gets unless it is given something else. */
+static int read_env(const json_t *config, json_t *doc, struct trk_err *err)
+{
+    const json_t *list = json_object_get(config, "Env");
+    json_t *env = json_array();
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        const char *entry = json_string_value(json_array_get(list, i));
+        if (entry == NULL || entry[0] == '=' || strchr(entry, '=') == NULL) {
+            json_decref(env);
+            return trk_err_set(err, TRK_INVALID,
+                               "the image's environment is not a list of NAME=value");
+        }
+        (void)json_array_append_new(env, json_string(entry));
+    }
+    (void)json_object_set_new(doc, "image_env", env);
+    return 0;
+}
+
+static int read_config(struct fetch *f, const struct trk_oci_descriptor *config, json_t *doc,
+                       struct trk_err *err)
+{
+    trk_autoclose int fd = -1;
+    int rc = fetch_blob(f, config, &fd, err);
+    if (rc < 0) {
+        return trk_err_wrap(err, "reading the image's configuration");
+    }
+    struct trk_buf buf;
+    json_auto_t *value = NULL;
+    trk_buf_init(&buf, 4 << 20);
+    rc = trk_buf_read_fd(&buf, fd, err);
+    if (rc == 0) {
+        rc = trk_json_parse(buf.data, buf.len, &value, err);
+    }
+    trk_buf_fini(&buf);
+    if (rc < 0) {
+        return trk_err_wrap(err, "reading the image's configuration");
+    }
+    const json_t *inner = json_object_get(value, "config");
+    rc = read_entrypoint(inner, doc, err);
+    return rc == 0 ? read_env(inner, doc, err) : rc;
 }
 
 static int fetch_code(struct fetch *f, const struct trk_oci_descriptor *layer, const char *id,
@@ -229,7 +254,7 @@ static int fetch_layers(struct fetch *f, const struct infra_generation_spec *spe
     }
     trk_autofree struct trk_oci_image *image = trk_xcalloc(1, sizeof(*image));
     if (trk_oci_manifest_parse(manifest, len, image, err) < 0 ||
-        read_entrypoint(f, &image->config, doc, err) < 0) {
+        read_config(f, &image->config, doc, err) < 0) {
         return err->code;
     }
     bool has_code = false;

@@ -146,7 +146,20 @@ static void wrapper_args(const struct process_target *p, const json_t *doc, cons
     }
 }
 
-/* The sealed environment of the document as "K=V\0…" bytes, with what every job has. */
+/* Unless the buffer has a variable of that name. */
+static void add_unless_given(struct trk_buf *buf, const char *entry)
+{
+    size_t name = strcspn(entry, "=") + 1;
+    for (size_t at = 0; at < buf->len; at += strlen(buf->data + at) + 1) {
+        if (strncmp(buf->data + at, entry, name) == 0) {
+            return;
+        }
+    }
+    (void)trk_buf_add(buf, entry, strlen(entry) + 1);
+}
+
+/* The sealed environment of the document as "K=V\0…" bytes, with the image's and what every job
+ * has. */
 static int open_env(const struct process_target *p, const char *id, const json_t *doc,
                     struct trk_buf *buf, struct trk_err *err)
 {
@@ -163,15 +176,15 @@ static int open_env(const struct process_target *p, const char *id, const json_t
     (void)trk_buf_addf(buf, "%s=%s", JOB_MARK, id);
     (void)trk_buf_addc(buf, '\0');
     (void)trk_buf_add(buf, plain, plain_len);
+    const json_t *image_env = json_object_get(doc, "image_env");
+    for (size_t i = 0; i < json_array_size(image_env); i++) {
+        const char *entry = json_string_value(json_array_get(image_env, i));
+        if (entry != NULL) {
+            add_unless_given(buf, entry);
+        }
+    }
     for (size_t i = 0; i < TRK_COUNT(defaults); i++) {
-        size_t name = strcspn(defaults[i], "=") + 1;
-        bool is_given = false;
-        for (size_t at = 0; at < plain_len; at += strlen((char *)plain + at) + 1) {
-            is_given = is_given || strncmp((char *)plain + at, defaults[i], name) == 0;
-        }
-        if (!is_given) {
-            (void)trk_buf_add(buf, defaults[i], strlen(defaults[i]) + 1);
-        }
+        add_unless_given(buf, defaults[i]);
     }
     if (buf->failed) {
         return trk_err_set(err, TRK_TOO_LARGE, "the job's environment exceeds %zu bytes",

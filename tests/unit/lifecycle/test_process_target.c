@@ -196,7 +196,7 @@ static void put_image(const char *behaviour, size_t code_size)
     put_layer("deps", "dep.py", "src/packages", "dependencies", 100, &layers[0]);
     put_layer("code", "adder.py", "src/job", "code", code_size, &layers[1]);
     const char *const entrypoint[] = {"job_wrapper", "run", behaviour, NULL};
-    const char *const env[] = {NULL};
+    const char *const env[] = {"GIT_VERSION=v1.2-3-gabc", "JOB_NAME=of the image", NULL};
     struct trk_oci_image_spec spec = {.layers = layers,
                                       .layer_count = 2,
                                       .env = env,
@@ -430,6 +430,10 @@ START_TEST(test_job_runs_confined_and_goes_without_a_trace)
     ck_assert_ptr_nonnull(text);
     ck_assert_ptr_nonnull(strstr(text, "env MY_SECRET=a b\"c$d\n"));
     ck_assert_ptr_nonnull(strstr(text, "env HOME=/tmp\n"));
+    /* The image's own variables count where nothing else is said. */
+    ck_assert_ptr_nonnull(strstr(text, "env GIT_VERSION=v1.2-3-gabc\n"));
+    ck_assert_ptr_nonnull(strstr(text, "env JOB_NAME=adder\n"));
+    ck_assert_ptr_null(strstr(text, "of the image"));
     ck_assert_ptr_null(strstr(text, "AUTH_KEY"));
     ck_assert_ptr_nonnull(strstr(text, "cwd_writable=1\n"));
     if (is_bwrap) {
