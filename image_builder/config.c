@@ -2,28 +2,8 @@
 
 #include "libtrack/mem.h"
 
-#define AT(field) offsetof(struct builder_config, field)
-#define STRING(key, field, otherwise, variable, text)                                              \
-    {                                                                                              \
-        key, TRK_CONFIG_STRING, AT(field), otherwise, NULL, variable, 0, 0, 0, text                \
-    }
-#define SECRET(key, field, variable, text)                                                         \
-    {                                                                                              \
-        key, TRK_CONFIG_STRING, AT(field), "", NULL, variable, 0, 0, TRK_CONFIG_SECRET, text       \
-    }
-#define INT(key, field, otherwise, unit, variable, low, high, text)                                \
-    {                                                                                              \
-        key, TRK_CONFIG_INT, AT(field), otherwise, unit, variable, low, high, 0, text              \
-    }
-#define BOOL(key, field, otherwise, variable, text)                                                \
-    {                                                                                              \
-        key, TRK_CONFIG_BOOL, AT(field), otherwise, NULL, variable, 0, 0, 0, text                  \
-    }
-#define OLD_STRING(key, field)                                                                     \
-    {                                                                                              \
-        key, TRK_CONFIG_STRING, AT(field), "", NULL, NULL, 0, 0, TRK_CONFIG_DEPRECATED,            \
-            "a key of the original"                                                                \
-    }
+#define CONFIG_STRUCT struct builder_config
+#include "libtrack/config_table.h"
 
 static const struct trk_config_entry entries[] = {
     STRING("log_level", log_level, "info", "LOG_LEVEL", "debug, info, warn or error"),

@@ -13,6 +13,7 @@
 #include "libtrack/jwt.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
+#include "libtrack/service.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
@@ -103,23 +104,6 @@ static int make_lifecycle(struct trk_err *err)
 }
 
 /* Other programs find the port here: it may be one that the system chose. */
-static int write_port(int port, struct trk_err *err)
-{
-    trk_autofree char *dir = trk_xasprintf("%s/run", config.state_dir);
-    trk_autofree char *path = trk_xasprintf("%s/lifecycle.port", dir);
-    char text[16];
-    int len = snprintf(text, sizeof(text), "%d\n", port);
-    int code = trk_mkdir_p(dir, 0755, err);
-    return code < 0 ? code : trk_file_write(path, text, (size_t)len, 0644, err);
-}
-
-/* True when it is time to stop. */
-static bool is_told_to_stop(const sigset_t *signals, int64_t wait_ms)
-{
-    struct timespec wait = {.tv_sec = wait_ms / 1000, .tv_nsec = wait_ms % 1000 * TRK_NS_PER_MS};
-    return sigtimedwait(signals, NULL, &wait) > 0;
-}
-
 static int prepare_database(struct trk_err *err)
 {
     unsigned applied = 0;
@@ -150,7 +134,7 @@ static int wait_for_database(const sigset_t *signals, struct trk_err *err)
             trk_log_warn("waiting for Postgres", "host", config.postgres_host, "reason", why, NULL);
             said_at = trk_now_ns();
         }
-        if (is_told_to_stop(signals, DATABASE_AGAIN_MS)) {
+        if (trk_service_wait("lifecycle", signals, DATABASE_AGAIN_MS)) {
             return 1;
         }
     }
@@ -181,14 +165,12 @@ static int serve(const sigset_t *signals, struct trk_err *err)
     struct trk_http_server *server;
     int code = trk_http_server_start(&options, &server, err);
     if (code == 0) {
-        code = write_port(trk_http_server_port(server), err);
+        code = trk_service_announce("lifecycle", config.state_dir, config.http_addr,
+                                    trk_http_server_port(server), err);
     }
     if (code < 0) {
         return code;
     }
-    char port[16];
-    (void)snprintf(port, sizeof(port), "%d", trk_http_server_port(server));
-    trk_log_info("lifecycle listens", "address", config.http_addr, "port", port, NULL);
     code = infra_targets_start(&lc, err);
     if (code == 0) {
         code = wait_for_database(signals, err);
@@ -197,10 +179,8 @@ static int serve(const sigset_t *signals, struct trk_err *err)
     if (works) {
         code = start_work(err);
     }
-    while (code == 0 && !is_told_to_stop(signals, 3600 * 1000)) {
-    }
-    if (code >= 0) {
-        trk_log_info("lifecycle is stopping", NULL);
+    if (code == 0) {
+        (void)trk_service_wait("lifecycle", signals, -1);
     }
     event_hub_stop(lc.events);
     if (works) {
@@ -214,10 +194,7 @@ static int serve(const sigset_t *signals, struct trk_err *err)
 static int run(void)
 {
     sigset_t signals;
-    (void)sigemptyset(&signals);
-    (void)sigaddset(&signals, SIGTERM);
-    (void)sigaddset(&signals, SIGINT);
-    (void)pthread_sigmask(SIG_BLOCK, &signals, NULL); /* before the first thread: all inherit it */
+    trk_service_block_signals(&signals); /* before the first thread: all inherit it */
     struct trk_err err = {0};
     int code = make_lifecycle(&err);
     if (code == 0) {

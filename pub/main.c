@@ -1,40 +1,13 @@
 /* pub: the gateway to jobs. */
-#include <signal.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/file.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
 #include "libtrack/profile.h"
+#include "libtrack/service.h"
 #include "pub/config.h"
 #include "pub/server.h"
-
-static int write_port(const struct pub_config *config, int port, struct trk_err *err)
-{
-    if (config->state[0] == '\0') {
-        return 0;
-    }
-    trk_autofree char *run = trk_xasprintf("%s/run", config->state);
-    trk_autofree char *path = trk_xasprintf("%s/pub.port", run);
-    char text[16];
-    int len = snprintf(text, sizeof(text), "%d\n", port);
-    if (trk_mkdir_p(run, 0755, err) < 0 || trk_file_write(path, text, (size_t)len, 0644, err) < 0) {
-        return err->code;
-    }
-    return 0;
-}
-
-/* Blocked before threads start, so that only main sees them. */
-static void block_signals(sigset_t *ret)
-{
-    (void)sigemptyset(ret);
-    (void)sigaddset(ret, SIGTERM);
-    (void)sigaddset(ret, SIGINT);
-    (void)pthread_sigmask(SIG_BLOCK, ret, NULL);
-    (void)signal(SIGPIPE, SIG_IGN);
-}
 
 /* The public development tokens open lifecycle to everybody who reaches this port. The token is
  * read (which loads libjwt) only where that matters: beyond this machine, without the dev profile.
@@ -68,19 +41,15 @@ static int serve(const struct pub_config *config, struct trk_err *err)
         return err->code;
     }
     sigset_t signals;
-    block_signals(&signals);
+    trk_service_block_signals(&signals);
     struct pub_server *server;
     if (pub_server_start(config, token, &server, err) < 0) {
         return err->code;
     }
-    char port[16];
-    (void)snprintf(port, sizeof(port), "%d", pub_server_port(server));
-    int result = write_port(config, pub_server_port(server), err);
+    int result = trk_service_announce("pub", config->state, config->addr, pub_server_port(server),
+                                      err);
     if (result == 0) {
-        trk_log_info("pub is listening", "addr", config->addr, "port", port, NULL);
-        int number = 0;
-        (void)sigwait(&signals, &number);
-        trk_log_info("pub is stopping", "signal", number == SIGTERM ? "SIGTERM" : "SIGINT", NULL);
+        (void)trk_service_wait("pub", &signals, -1);
     }
     pub_server_stop(server);
     return result;
