@@ -84,11 +84,21 @@ def time_to_ready(platform, service, rounds):
     return times
 
 
+def kib(file, name):
+    return next(int(line.split()[1]) for line in Path(file).read_text().splitlines() if line.startswith(name + ":"))
+
+
 def rss_mib(pid):
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    return 0.0
+    return kib(f"/proc/{pid}/status", "VmRSS") / 1024
+
+
+def pss_mib(pid):
+    """Pages shared with other processes (libraries, mostly) are counted in parts."""
+    return kib(f"/proc/{pid}/smaps_rollup", "Pss") / 1024
+
+
+def each(memory):
+    return ", ".join(f"{service} {mib:.1f}" for service, mib in memory.items())
 
 
 def main():
@@ -98,7 +108,7 @@ def main():
         cli = Cli(platform.folder / "home")
         cli("set", "alias", "dev", platform.remote)
         cli("login", "dev", platform.token)
-        resting = sum(rss_mib(platform.pid(s)) for s in SERVICES)
+        resting = {s: rss_mib(platform.pid(s)) for s in SERVICES}
         folder = copy_sample("python-class", platform.folder / "job", name="bench-adder")
         cli("deploy", folder, "dev")
         times = redeploy(platform, cli, folder, 10)
@@ -108,7 +118,10 @@ def main():
         row("redeploy, unchanged, median of 10", 1000 * statistics.median(unchanged(cli, folder, 10)), 100)
         for service in SERVICES:
             row(f"{service}: exec to ready, median of 5", 1000 * statistics.median(time_to_ready(platform, service, 5)), 150)
-        row("idle memory of the three services", resting, 30, "MiB")
+        after = {s: rss_mib(platform.pid(s)) for s in SERVICES}
+        row("idle memory of the three services", sum(resting.values()), 30, "MiB", note=each(resting))
+        print(f"{'the same, idle again after the redeployments':46} {sum(after.values()):9.1f} MiB  {each(after)}; "
+              f"{sum(pss_mib(platform.pid(s)) for s in SERVICES):.1f} MiB when shared pages are counted in parts")
         # hyperfine, because starting a process from Python takes longer than the program.
         report = platform.folder / "version.json"
         subprocess.run(["hyperfine", "-N", "-w", "5", "-r", "200", "--style", "none", "--export-json", report,
