@@ -260,6 +260,9 @@ static const char *relative_location(struct pub_client *c, struct trk_h1_slice l
     while (path < end && *path != '/' && *path != '?' && *path != '#') {
         path++;
     }
+    if (end - path > 1 && path[0] == '/' && path[1] == '/') {
+        return NULL; /* by itself it would name another host */
+    }
     size_t len = (size_t)(path - authority);
     const char *job_host = c->up->host->name;
     if (len == strlen(job_host) && memcmp(authority, job_host, len) == 0) {

@@ -171,7 +171,8 @@ def test_jobs_own_answers_pass_unchanged(lifecycle, make_job, make_pub):
 
 
 def test_location_of_the_job_becomes_relative(lifecycle, make_job, make_pub):
-    locations = ["http://{job}/pub/job/adder/0.0.1/docs?x=1", "http://gateway.test", "https://other.test/x", "/relative"]
+    locations = ["http://{job}/pub/job/adder/0.0.1/docs?x=1", "http://gateway.test", "https://other.test/x", "/relative",
+                 "http://gateway.test//other.test/x"]
 
     def handler(wire, request):
         n = int(request.target[-1])
@@ -180,8 +181,8 @@ def test_location_of_the_job_becomes_relative(lifecycle, make_job, make_pub):
     job = make_job(handler)
     lifecycle.add("adder", job)
     pub = make_pub()
-    seen = [pub.call(f"{CALL}/{n}").headers["location"] for n in range(4)]
-    assert seen == ["/pub/job/adder/0.0.1/docs?x=1", "/", "https://other.test/x", "/relative"]
+    seen = [pub.call(f"{CALL}/{n}").headers["location"] for n in range(5)]
+    assert seen == ["/pub/job/adder/0.0.1/docs?x=1", "/", "https://other.test/x", "/relative", "http://gateway.test//other.test/x"]
 
 
 # -- connections --
