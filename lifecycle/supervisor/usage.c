@@ -4,6 +4,7 @@
 #include <string.h>
 #include <talloc.h>
 
+#include "libtrack/clock.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
 #include "lifecycle/domain/status.h"
@@ -12,7 +13,12 @@
 #include "lifecycle/store/job.h"
 #include "lifecycle/supervisor/internal.h"
 
-enum { PROBE_MS = 1000, SOURCE_KEPT_S = 3600, STATUS_EVENTS_KEPT_DAYS = 90 };
+enum {
+    PROBE_MS = 1000,
+    SOURCE_KEPT_S = 3600,
+    STATUS_EVENTS_KEPT_DAYS = 90,
+    CLOCKS_DIFFER_S = 60,
+};
 
 /* Owned body of GET path when the answer is 200, else NULL. */
 static char *get(struct supervisor *s, const char *address, const char *path)
@@ -56,7 +62,8 @@ void supervisor_count_jobs(struct supervisor *s)
     }
 }
 
-/* The value of `last_call_timestamp` in a Prometheus exposition; 0 when it is not there. */
+/* The value of `last_call_timestamp` in a Prometheus exposition; 0 when it is not there or no time
+ * that has been: a job may say anything. */
 static int64_t last_call(const char *text)
 {
     static const char name[] = "last_call_timestamp";
@@ -64,7 +71,8 @@ static int64_t last_call(const char *text)
         line += *line == '\n';
         if (strncmp(line, name, sizeof(name) - 1) == 0) {
             const char *value = line + strcspn(line, " \n");
-            return *value == ' ' ? (int64_t)strtod(value, NULL) : 0;
+            double time = *value == ' ' ? strtod(value, NULL) : 0;
+            return time >= 0 && time <= (double)trk_wall_s() + CLOCKS_DIFFER_S ? (int64_t)time : 0;
         }
     }
     return 0;
