@@ -267,17 +267,16 @@ bool trk_utf8_is_valid(const char *s, size_t len)
     return true;
 }
 
-void trk_utf8_repair(char *s)
+void trk_utf8_repair(char *s, size_t len)
 {
-    size_t left = strlen(s);
-    while (left > 0) {
-        size_t n = utf8_sequence((unsigned char *)s, left);
+    while (len > 0) {
+        size_t n = *s != '\0' ? utf8_sequence((unsigned char *)s, len) : 0;
         if (n == 0) {
             *s = '?';
             n = 1;
         }
         s += n;
-        left -= n;
+        len -= n;
     }
 }
 

@@ -34,8 +34,8 @@ int trk_base64_decode(const char *s, size_t len, void **ret, size_t *ret_len,
 void trk_hex(const void *bytes, size_t len, char *out /* 2*len+1 */);
 /* Is it valid UTF-8 (RFC 3629)? */
 bool trk_utf8_is_valid(const char *s, size_t len);
-/* Each byte that is not part of valid UTF-8 becomes '?', in place. */
-void trk_utf8_repair(char *s);
+/* Each byte that is not part of valid UTF-8 becomes '?', in place; so does NUL. */
+void trk_utf8_repair(char *s, size_t len);
 /* A size as people say it: "96 MiB", "256 KiB", or "1500 bytes" when it is no whole number of them:
  *     trk_err_set(err, TRK_TOO_LARGE, "more than %s", trk_size_text(limit).text); */
 struct trk_size_text {

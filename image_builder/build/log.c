@@ -174,11 +174,7 @@ static void end_line(struct build_log *log)
     trk_buf_init(&shown, 4 * LINE_MAX_BYTES); /* *** may be longer than what it hides */
     trk_strip_ansi(log->line.data);
     build_secrets_hide(log->secrets, log->line.data, strlen(log->line.data), &shown);
-    if (!trk_utf8_is_valid(shown.data, shown.len)) {
-        for (size_t i = 0; i < shown.len; i++) {
-            shown.data[i] = (unsigned char)shown.data[i] < 0x80 ? shown.data[i] : '?';
-        }
-    }
+    trk_utf8_repair(shown.data, shown.len);
     if (log->on_line != NULL) {
         log->on_line(log->ctx, shown.data);
     }

@@ -71,21 +71,14 @@ static int reply(struct trk_request *req, bool plain,
     struct trk_buf buf;
     trk_buf_init(&buf, LOG_BYTES_MAX);
     int code = read(req, &buf, err);
+    if (code == 0) {
+        trk_utf8_repair(buf.data, buf.len); /* a job may write anything */
+    }
     if (code == 0 && plain) {
         trk_strip_ansi(buf.data);
         code = trk_reply_text(req, 200, "text/plain; charset=utf-8", buf.data);
     } else if (code == 0) {
-        /* A job may write anything; JSON holds UTF-8 only. */
-        json_t *text = trk_utf8_is_valid(buf.data, buf.len) ? json_stringn(buf.data, buf.len)
-                                                            : NULL;
-        if (text == NULL) {
-            for (size_t i = 0; i < buf.len; i++) {
-                if ((unsigned char)buf.data[i] >= 0x80) {
-                    buf.data[i] = '?';
-                }
-            }
-            text = json_stringn(buf.data, buf.len);
-        }
+        json_t *text = json_stringn(buf.data, buf.len);
         code = trk_reply_json(req, 200, json_pack("{s:o}", "logs", text));
     }
     trk_buf_fini(&buf);

@@ -4,6 +4,7 @@
 #include "libtrack/json.h"
 #include "libtrack/log.h"
 #include "libtrack/mem.h"
+#include "libtrack/str.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/secrets.h"
@@ -420,7 +421,10 @@ static int do_fail(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 int work_fail(struct work *w, const char *error, struct trk_err *err)
 {
-    struct failure failure = {.w = w, .error = error};
+    /* It may quote what the job printed, which may be any bytes; the database takes text only. */
+    trk_autofree char *text = trk_xstrdup(error);
+    trk_utf8_repair(text, strlen(text));
+    struct failure failure = {.w = w, .error = text};
     int rc = trk_pg_transaction(w->lc->pool, do_fail, &failure, err);
     if (rc < 0) {
         return rc;

@@ -110,7 +110,7 @@ static void cut(char *text)
         }
     }
     text[len] = '\0';
-    trk_utf8_repair(text);
+    trk_utf8_repair(text, len);
 }
 
 /* What /live says about it: "; /live answered …", owned. */

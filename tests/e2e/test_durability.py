@@ -241,3 +241,27 @@ def test_memory_limit_costs_the_request_not_the_platform(platform, deployed, mak
     assert platform.call(name, {"mib": 1024}).status_code != 200
     wait_for(lambda: platform.call(name, {"mib": 1}).status_code == 200, 20, "it answers again")
     cli("delete", name, "--version", "0.0.1")
+
+
+@pytest.mark.parametrize("shift", range(3))
+@pytest.mark.parametrize("how", ["raise RuntimeError(text)", "os._exit(3)"])
+def test_a_job_that_fails_with_any_bytes_is_noted(platform, make_job, how, shift):
+    """What it said and printed is in the error, cut somewhere; the database takes valid text only."""
+    folder, name = make_job()
+    (folder / "adder.py").write_text(
+        f"import os\n\ntext = 'x' * {shift} + '\\u20ac' * 2000\nos.write(1, text.encode() + b'\\xff\\n')\n{how}\n\n\nclass AdderModel:\n    pass\n")
+    ended = wait_end(platform.lifecycle, submit(platform.lifecycle, folder), 20)
+    assert ended["status"] == "failed" and "\u20ac" in ended["error"], ended
+    assert platform.sql(f"select attempts from registry_deployment where job_name = '{name}'") == [["1"]]
+
+
+def test_a_job_may_print_any_bytes(platform, make_job, cli):
+    folder, name = make_job()
+    (folder / "adder.py").write_text(
+        "import os\n\nos.write(1, b'caf\\xe9 \\xe2\\x82\\xac\\n')\n\n\nclass AdderModel:\n    def perform(self, numbers: list) -> float:\n        return sum(numbers)\n")
+    assert wait_end(platform.lifecycle, submit(platform.lifecycle, folder), 20)["status"] == "done"
+    assert platform.call(name, ADDER).json() == 42
+    logs = platform.lifecycle.get(f"/api/v1/job/{name}/0.0.1/logs")
+    assert logs.status_code == 200 and "caf" in logs.json()["logs"] and "\u20ac" in logs.json()["logs"], logs.text
+    assert "\u20ac" in cli("logs", name, "--version", "0.0.1").stdout
+    platform.lifecycle.delete(f"/api/v1/job/{name}/0.0.1")

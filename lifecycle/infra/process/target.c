@@ -29,6 +29,8 @@ static void fill_observation(const char *id, const json_t *doc, enum infra_state
     snprintf(ret->job_version, sizeof(ret->job_version), "%s", workload_text(doc, "job_version"));
     snprintf(ret->address, sizeof(ret->address), "%s", workload_text(doc, "address"));
     snprintf(ret->reason, sizeof(ret->reason), "%s", workload_text(doc, "reason"));
+    /* It may have been cut within a character. */
+    trk_utf8_repair(ret->reason, strlen(ret->reason));
     ret->restarts = workload_int(doc, "restarts");
     ret->state = state;
 }

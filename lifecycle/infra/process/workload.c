@@ -7,6 +7,7 @@
 #include "libtrack/file.h"
 #include "libtrack/json.h"
 #include "libtrack/mem.h"
+#include "libtrack/str.h"
 #include "lifecycle/infra/process/internal.h"
 
 /* Ids become folder names: nothing but a UUID's characters. */
@@ -166,13 +167,9 @@ void workload_set_text(json_t *doc, const char *key, const char *value)
 {
     json_t *text = json_string(value);
     if (text == NULL) { /* not UTF-8: a job's last words may be anything */
-        trk_autofree char *ascii = trk_xstrdup(value);
-        for (char *c = ascii; *c != '\0'; c++) {
-            if ((unsigned char)*c >= 0x80) {
-                *c = '?';
-            }
-        }
-        text = json_string(ascii);
+        trk_autofree char *repaired = trk_xstrdup(value);
+        trk_utf8_repair(repaired, strlen(repaired));
+        text = json_string(repaired);
     }
     (void)json_object_set_new(doc, key, text);
 }

@@ -198,11 +198,19 @@ START_TEST(utf8_is_checked)
     char text[32];
     (void)snprintf(text, sizeof(text), "a%s\xc3\xa9%s", utf8[_i].bytes, utf8[_i].bytes);
     size_t len = strlen(text);
-    trk_utf8_repair(text);
+    trk_utf8_repair(text, len);
     ck_assert_msg(trk_utf8_is_valid(text, strlen(text)), "row %d", _i);
     ck_assert_uint_eq(strlen(text), len);
     ck_assert_msg((strchr(text, '?') == NULL) == utf8[_i].is_valid, "row %d: %s", _i, text);
     ck_assert_ptr_nonnull(strstr(text, "\xc3\xa9"));
+}
+END_TEST
+
+START_TEST(what_is_no_text_is_replaced)
+{
+    char bytes[] = "a\0\xe2\x82\xac\xe2\x82";
+    trk_utf8_repair(bytes, sizeof(bytes) - 1);
+    ck_assert_str_eq(bytes, "a?\xe2\x82\xac??");
 }
 END_TEST
 
@@ -279,6 +287,7 @@ int main(void)
     tcase_add_test(tc, base64_keeps_the_cap);
     tcase_add_test(tc, hex);
     tcase_add_loop_test(tc, utf8_is_checked, 0, TRK_COUNT(utf8));
+    tcase_add_test(tc, what_is_no_text_is_replaced);
     tcase_add_loop_test(tc, escape_sequences_go, 0, TRK_COUNT(ansi));
     tcase_add_loop_test(tc, nearest_name_is_found, 0, TRK_COUNT(spellings));
     tcase_add_test(tc, sizes_are_said_in_units);
