@@ -330,7 +330,7 @@ def test_grants_and_revocations_reach_the_gateway_at_once(platform, deployed):
     assert api.delete(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 200
     began = time.monotonic()
     wait_for(lambda: call() == 403, 5, "the revoked grant works no more")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 1.5
     assert api.delete(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 404
     assert api.post(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job").status_code == 200
     wait_for(lambda: call() == 200, 5, "granted once more")
@@ -371,11 +371,11 @@ def test_a_public_endpoint_is_opened_and_closed(platform, cli, make_job):
     assert {e["endpoint"]: e["active"] for e in api.get(path).json()} == {"/api/v1/echo": False, "/api/v1/perform": False}
     assert call("/echo") == 401
     set_active(True)
-    wait_for(lambda: call("/echo") == 200, 1, "open without a token")
+    wait_for(lambda: call("/echo") == 200, 1.5, "open without a token")
     assert call("/echo/deep") == 200
     assert call("/echoes") == call("/perform") == 401
     set_active(False)
-    wait_for(lambda: call("/echo") == 401, 1, "closed again")
+    wait_for(lambda: call("/echo") == 401, 1.5, "closed again")
     assert call("/echo/deep") == 401
 
     set_active(True)
@@ -384,7 +384,7 @@ def test_a_public_endpoint_is_opened_and_closed(platform, cli, make_job):
     manifest = (folder / "job.yaml").read_text()
     (folder / "job.yaml").write_text(manifest.replace("- /api/v1/echo\n", ""))
     cli("deploy", folder, "dev", "--force")
-    wait_for(lambda: call("/echo") == 401, 1, "closed when the manifest asks for it no more")
+    wait_for(lambda: call("/echo") == 401, 1.5, "closed when the manifest asks for it no more")
     assert [e["endpoint"] for e in api.get(path).json()] == ["/api/v1/perform"]
     cli("delete", name, "--version", "0.0.1")
 
