@@ -1,9 +1,22 @@
+#include <string.h>
+
 #include "libtrack/json.h"
 #include "libtrack/mem.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/domain/permission.h"
 #include "lifecycle/store/event.h"
 
 #define AUDIT_MAX 100
+
+/* Why a deployment failed is told with the job's own output: to who may read the job, and to who
+ * deployed it. */
+static bool shows_properties(const struct subject *subject, const struct audit_event *e)
+{
+    return e->job_name == NULL ||
+           subject_can(subject, SCOPE_READ_JOB, e->job_name, e->job_version, NULL) ||
+           (subject->type == TRK_SUBJECT_USER && e->username_executor != NULL &&
+            strcmp(e->username_executor, subject->name) == 0);
+}
 
 static json_t *properties_json(const char *text)
 {
@@ -35,7 +48,8 @@ static int reply_events(struct trk_request *req, const struct audit_filter *filt
             list,
             json_pack("{s:s,s:I,s:I,s:s,s:o,s:s?,s:s?,s:s?,s:s?}", "id", e->id, "version",
                       (json_int_t)e->version, "timestamp", (json_int_t)e->timestamp, "event_type",
-                      e->event_type, "properties", properties_json(e->properties),
+                      e->event_type, "properties",
+                      properties_json(shows_properties(api_subject(req), e) ? e->properties : NULL),
                       "username_executor", e->username_executor, "username_subject",
                       e->username_subject, "job_name", e->job_name, "job_version", e->job_version));
     }

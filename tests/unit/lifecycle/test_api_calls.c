@@ -195,12 +195,35 @@ START_TEST(maintenance_stops_calls_and_changes)
 }
 END_TEST
 
+START_TEST(audit_events_tell_details_to_who_may_read_the_job)
+{
+    const char *subject;
+    new_job("audited", "1.1.0", JOB_RUNNING);
+    const char *token = new_esc("auditor", &subject);
+    sql("insert into registry_auditlogevent (id, version, timestamp, event_type, properties, "
+        "username_executor, job_name, job_version) values "
+        "('22222222-2222-4222-8222-222222222222', 1, now(), 'deployment_failed', "
+        "'{\"error\":\"Traceback: s3cret\"}', 'somebody', 'audited', '1.1.0')");
+    static const char path[] = "/api/v1/audit/events/job/audited";
+    struct answer before = call("GET", path, token, NULL);
+    ck_assert_int_eq(before.status, 200);
+    ck_assert_uint_eq(json_array_size(before.body), 1);
+    ck_assert_ptr_null(strstr(before.text, "s3cret"));
+    grant(subject, SCOPE_READ_JOB, "audited", NULL);
+    struct answer after = call("GET", path, token, NULL);
+    ck_assert_ptr_nonnull(strstr(after.text, "s3cret"));
+    json_decref(before.body);
+    json_decref(after.body);
+}
+END_TEST
+
 static void add_tests(TCase *tcase)
 {
     tcase_add_test(tcase, calls_are_decided_by_token_job_and_path);
     tcase_add_test(tcase, public_endpoints_open_what_they_name);
     tcase_add_test(tcase, public_endpoints_are_opened_and_closed_by_administrators);
     tcase_add_test(tcase, a_revoked_or_expired_token_is_refused_at_once);
+    tcase_add_test(tcase, audit_events_tell_details_to_who_may_read_the_job);
     tcase_add_test(tcase, maintenance_stops_calls_and_changes);
 }
 
