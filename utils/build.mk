@@ -28,9 +28,10 @@ logs: ## Show the last log lines; service=lifecycle for one, follow=1 to follow.
 run-lifecycle run-image_builder run-pub: run-%: all
 	@$(LOCAL) run $*
 
-clean: ## Stop everything this checkout started, remove its state and build folders.
+clean: ## Stop everything this checkout started, remove its state and build folders (RACETRACK_STATE: that state only).
 	@$(LOCAL) clean
-	@rm -rf build .pytest_cache
+	@if [ -e .racetrack ]; then echo "kept: build, whose programs $(CURDIR)/.racetrack needs"; else rm -rf build; fi
+	@rm -rf .pytest_cache
 	@find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
 
 # The packages come first, so these build in a second make (the areas' rules ask the installed packages).

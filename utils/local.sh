@@ -465,7 +465,7 @@ stop_jobs() {
             return 1
         }
     elif [ -n "$(ls -A "$state/jobs")" ]; then
-        say "error: $bin/lifecycle is not built, so the jobs below $state/jobs cannot be stopped: type make, then make down" >&2
+        say "error: $bin/lifecycle is not built, so the jobs below $state/jobs cannot be stopped: type make, then try again" >&2
         return 1
     fi
 }
