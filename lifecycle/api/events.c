@@ -14,6 +14,7 @@
 #include "libtrack/mem.h"
 #include "libtrack/str.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/deploy/deploy.h"
 #include "lifecycle/store/event.h"
 
 #define STREAMS_MAX  64
@@ -52,6 +53,9 @@ static void wake(void *ctx, const char *payload)
 {
     (void)payload; /* the table says what happened */
     struct event_hub *hub = ctx;
+    if (atomic_load(&hub->lc->is_started)) {
+        deploy_notify(hub->lc); /* a deployment that another replica ended changes a job */
+    }
     (void)pthread_mutex_lock(&hub->lock);
     hub->wakes++;
     (void)pthread_cond_broadcast(&hub->woken);

@@ -44,6 +44,8 @@ int deploy_resubmit(struct lifecycle *lc, const struct subject *who, const char 
  * both cases. */
 int deploy_wait_change(struct lifecycle *lc, const char *id, const char *status, const char *phase,
                        int64_t timeout_ms, struct trk_err *err) TRK_MUST_CHECK;
+/* Something about a deployment may have changed: those who wait for one here look again. */
+void deploy_notify(struct lifecycle *lc);
 /* Deletes a job: workload stopped (drained), row moved to the trash, audit. Idempotent. An
  * in-progress deployment of it: 409. */
 int deploy_delete(struct lifecycle *lc, const struct subject *who, const char *name,

@@ -67,9 +67,7 @@ int instances_enter(struct lifecycle *lc, int *ret_fd, struct trk_err *err) TRK_
 void instances_leave(struct lifecycle *lc, int fd);
 void instances_bury(struct lifecycle *lc); /* frees what dead ones had in hand */
 
-/* queue.c: something about a deployment changed; wakes those who wait for it here. */
-void deploy_notify(struct lifecycle *lc);
-/* There is something to claim. */
+/* queue.c: there is something to claim. */
 void deploy_wake(struct lifecycle *lc);
 void deploy_count_requested(struct lifecycle *lc);
 void deploy_count_ended(struct lifecycle *lc, bool is_done);
