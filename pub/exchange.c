@@ -222,6 +222,9 @@ static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t 
         return;
     }
     c->status = r->status;
+    if (r->status == 421) { /* another job stands there by now: the next call asks where */
+        pub_cache_remove(&w->cache, c->decision);
+    }
     if (r->status == 101) {
         pub_tunnel_begin(c, head_len);
     } else {

@@ -40,6 +40,8 @@ const char *http_reason(int status)
         return "Content Too Large";
     case 414:
         return "URI Too Long";
+    case 421:
+        return "Misdirected Request";
     case 422:
         return "Unprocessable Content";
     case 429:
@@ -293,6 +295,11 @@ void handle_request(struct conn *conn, const struct exchange *e)
     if (status != 0) {
         conn_reply_error(conn, status, "BadRequest",
                          status == 414 ? "the path is too long" : "the path is malformed");
+    } else if (conn->front->options.is_deployed &&
+               !route_names(&route, conn->front->options.job_name)) {
+        /* It stands where another job stood: the caller was let in to that one, not to this. */
+        conn_reply_error(conn, 421, "MisdirectedRequest",
+                         "this is not the job that the request is for; try again");
     } else if (route.kind == ROUTE_API) {
         handle_api(conn, &route, e);
     } else if (route.kind == ROUTE_ADD_SLASH) {

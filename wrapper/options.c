@@ -204,6 +204,7 @@ static int find_lib_dir(struct wrapper_options *o, struct trk_err *err)
 static int read_environment(struct wrapper_options *o, struct trk_err *err)
 {
     o->job_name = env_dup("JOB_NAME", "");
+    o->is_deployed = o->job_name[0] != '\0';
     o->job_version = env_dup("JOB_VERSION", "");
     o->git_version = env_dup("GIT_VERSION", "dev");
     o->deployed_by = env_dup("DEPLOYED_BY_RACETRACK_VERSION", "");

@@ -27,6 +27,7 @@ struct wrapper_options {
     int64_t request_timeout_ns;
     uint64_t body_max_bytes;
     /* for /health */
+    bool is_deployed; /* the name was given by whoever started it (JOB_NAME) */
     char *job_name, *job_version, *git_version, *deployed_by, *job_type_version;
     int64_t deployment_timestamp;
 };

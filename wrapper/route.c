@@ -1,6 +1,5 @@
 #include "wrapper/route.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 static int hex(char c)
@@ -112,4 +111,18 @@ int route_resolve(const char *target, size_t len, struct route *ret)
         memmove(ret->path, ret->path + 7, strlen(ret->path + 7) + 1);
     }
     return 0;
+}
+
+bool route_names(const struct route *route, const char *job_name)
+{
+    if (route->base_len == 0) {
+        return true;
+    }
+    /* "/pub/job/{name}/{version}": what mount_length found */
+    size_t at = strlen("/pub/");
+    at += strcspn(route->base + at, "/") + 1;
+    const char *name = route->base + at;
+    size_t len = strcspn(name, "/");
+    char decoded[ROUTE_PATH_MAX];
+    return decode(name, len, decoded) == 0 && strcmp(decoded, job_name) == 0;
 }

@@ -7,6 +7,7 @@
 #ifndef WRAPPER_ROUTE_H
 #define WRAPPER_ROUTE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #define ROUTE_PATH_MAX 2048
@@ -34,5 +35,7 @@ struct route {
 };
 /* 0, or the status to refuse with (400, 414). */
 int route_resolve(const char *target, size_t len, struct route *ret);
+/* Does the mount name this job, or none at all? */
+bool route_names(const struct route *route, const char *job_name);
 
 #endif

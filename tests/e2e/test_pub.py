@@ -651,6 +651,16 @@ def test_refused_connection_is_asked_about_once_more(pub, lifecycle, job, make_j
     assert len(lifecycle.calls) == 2
 
 
+def test_another_job_at_the_address_is_asked_about_before_the_next_call(lifecycle, make_job, make_pub):
+    job = make_job(lambda wire, request: Job.reply(wire, b"{}", "421 Misdirected Request"))
+    lifecycle.add("adder", job)
+    pub = make_pub()
+    assert pub.call(CALL).status == 421
+    lifecycle.add("adder", make_job())  # moved, and no event says so
+    assert pub.call(CALL).status == 200
+    assert len(lifecycle.calls) == 2
+
+
 def test_dead_job(pub, lifecycle, job):
     job.close()
     answer = pub.call(CALL)

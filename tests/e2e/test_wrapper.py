@@ -188,6 +188,16 @@ def test_probes(job):
         "git_version": "abc", "deployed_by_racetrack_version": "2", "deployment_timestamp": 1700000000, "job_type_version": "python3:3"}
 
 
+def test_a_request_for_another_job_is_not_answered(job):
+    """A port that another job had: whoever may call that one was let in to that one."""
+    w = job(ADDER, JOB_NAME="adder x", JOB_VERSION="1.2.3")
+    for path in ("/pub/job/other/1.2.3", "/pub/fatman/other/latest", "/pub/job/adder/1.2.3", "/pub/job/adder%2Fx/1"):
+        refused = w.call(numbers=[40, 2], path=path + PERFORM)
+        assert (refused.status, refused.json["type"]) == (421, "MisdirectedRequest"), path
+    for path in ("", "/pub/job/adder%20x/latest", "/pub/fatman/adder%20x/1.2.3"):
+        assert w.call(numbers=[40, 2], path=path + PERFORM).json == 42
+
+
 def test_parameters_and_openapi(job):
     w = job("""
         from typing import List, Optional
