@@ -223,6 +223,13 @@ const char *config_file_alias_of(const struct config_file *config, const char *u
     return NULL;
 }
 
+const char *config_file_suggestion(const struct config_file *config)
+{
+    const char *remote = trk_json_string_or(config->root, "lifecycle_url", NULL);
+    json_t *aliases = json_object_get(config->root, "lifecycle_url_aliases");
+    return trk_str_is_empty(remote) ? json_object_iter_key(json_object_iter(aliases)) : NULL;
+}
+
 const char *config_file_token(const struct config_file *config, const char *url)
 {
     const char *token = json_string_value(config_file_get(config, "user_auths", url));

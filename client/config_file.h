@@ -45,6 +45,9 @@ int config_file_resolve(const struct config_file *config, const char *remote, ch
                         struct trk_err *err) TRK_MUST_CHECK;
 /* Alias that leads to this completed URL, for hints; NULL when there is none. Borrows. */
 const char *config_file_alias_of(const struct config_file *config, const char *url);
+/* An alias to suggest to somebody who named no server while none is the default; NULL when one is,
+ * or when there are no aliases. Borrows. */
+const char *config_file_suggestion(const struct config_file *config);
 /* Token of a completed URL, or NULL. Borrows. */
 const char *config_file_token(const struct config_file *config, const char *url);
 /* Credentials for a git remote: exact remote, scheme://host/path, scheme://host, host. NULL: none.

@@ -20,6 +20,7 @@ int remote_open(struct remote *remote, const char *name, struct trk_err *err)
     const char *alias = config_file_alias_of(r.config, r.url);
     r.shown = trk_xstrdup(alias != NULL ? alias : r.url);
     r.token = config_file_token(r.config, r.url);
+    r.suggestion = name == NULL ? config_file_suggestion(r.config) : NULL;
     r.http = trk_http_client_new();
     *remote = r;
     return 0;
@@ -57,6 +58,12 @@ static int say_login(const struct remote *remote, struct trk_err *err)
 
 static int say_unreachable(const struct remote *remote, struct trk_err *err)
 {
+    if (remote->suggestion != NULL) {
+        return trk_err_append(err,
+                              "\nNo server was named, and none is the default. Add --remote %s, or "
+                              "type once: racetrack set remote %s",
+                              remote->suggestion, remote->suggestion);
+    }
     if (url_is_local(remote->url)) {
         return trk_err_append(err, "\nIs it running? In the checkout, type: make status, and make "
                                    "up to start it. Another server: racetrack set remote URL");

@@ -71,6 +71,29 @@ START_TEST(a_change_keeps_the_rest_and_is_private)
 }
 END_TEST
 
+START_TEST(an_alias_is_suggested_when_no_server_is_the_default)
+{
+    static const struct {
+        const char *file, *suggestion;
+    } rows[] = {
+        {"lifecycle_url_aliases:\n  dev: http://localhost:7202\n", "dev"},
+        {"lifecycle_url: ''\nlifecycle_url_aliases:\n  dev: http://localhost:7202\n", "dev"},
+        {"lifecycle_url: dev\nlifecycle_url_aliases:\n  dev: http://localhost:7202\n", NULL},
+        {"lifecycle_url_aliases: {}\n", NULL},
+        {"user_auths: {}\n", NULL},
+    };
+    for (size_t i = 0; i < TRK_COUNT(rows); i++) {
+        write_config(rows[i].file);
+        struct config_file *config = open_config(false);
+        const char *suggestion = config_file_suggestion(config);
+        ck_assert_msg((suggestion == NULL) == (rows[i].suggestion == NULL) &&
+                          (suggestion == NULL || strcmp(suggestion, rows[i].suggestion) == 0),
+                      "%s", rows[i].file);
+        config_file_close(config);
+    }
+}
+END_TEST
+
 START_TEST(removing_the_last_token_leaves_a_file_that_reads)
 {
     write_config("user_auths:\n  http://a/lifecycle: abc\n");
@@ -184,6 +207,7 @@ int main(void)
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, a_missing_file_is_empty_and_has_the_default_remote);
     tcase_add_test(tc, a_change_keeps_the_rest_and_is_private);
+    tcase_add_test(tc, an_alias_is_suggested_when_no_server_is_the_default);
     tcase_add_test(tc, removing_the_last_token_leaves_a_file_that_reads);
     tcase_add_test(tc, a_link_stays_a_link);
     tcase_add_test(tc, aliases_resolve_and_unknown_ones_list_the_known);
