@@ -28,9 +28,9 @@ struct trk_pg {
  * (may be NULL) takes the server's or libpq's own words for the log. */
 int pg_link_open(const struct trk_pg_options *options, int64_t timeout_ms, PGconn **ret_link,
                  char *detail, size_t detail_size, struct trk_err *err) TRK_MUST_CHECK;
-/* Waits for the answer to what was sent; the last result is the answer. NULL when the link broke or
- * the time ran out. Owned. */
-PGresult *pg_link_await(PGconn *link, int64_t timeout_ms);
+/* Waits for the answer to what was sent; the last result is the answer. NULL when the link broke,
+ * the time ran out, or the checks of `pool` (may be NULL) say that the server is away. Owned. */
+PGresult *pg_link_await(PGconn *link, struct trk_pg_pool *pool, int64_t timeout_ms);
 /* Statements without parameters, several allowed (simple protocol); constants only. */
 int pg_exec(struct trk_pg *conn, const char *sql, struct trk_err *err) TRK_MUST_CHECK;
 /* Checks an answer: 0, or the error it stands for. Takes nothing. */

@@ -23,7 +23,8 @@ static bool start_listening(PGconn *link, const char *channel)
     }
     trk_autofree char *sql = trk_xasprintf("listen %s", quoted);
     PQfreemem(quoted);
-    PGresult *res = PQsendQuery(link, sql) == 1 ? pg_link_await(link, PG_ANSWER_MARGIN_MS) : NULL;
+    PGresult *res = PQsendQuery(link, sql) == 1 ? pg_link_await(link, NULL, PG_ANSWER_MARGIN_MS)
+                                                : NULL;
     bool ok = res != NULL && PQresultStatus(res) == PGRES_COMMAND_OK;
     PQclear(res);
     return ok;

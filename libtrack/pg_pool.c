@@ -214,7 +214,7 @@ static int set_up_session(PGconn *link, const struct trk_pg_options *options, in
     }
     PGresult *res = NULL;
     if (PQsendQuery(link, sql.data) == 1) {
-        res = pg_link_await(link, timeout_ms);
+        res = pg_link_await(link, NULL, timeout_ms);
     }
     bool ok = res != NULL && PQresultStatus(res) == PGRES_COMMAND_OK;
     PQclear(res);

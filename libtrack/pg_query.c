@@ -9,14 +9,34 @@
 #include "libtrack/mem.h"
 #include "libtrack/pg_internal.h"
 
-#define PARAMS_MAX   40
-#define TRANSACTIONS 5
+#define PARAMS_MAX    40
+#define TRANSACTIONS  5
+#define LOOK_EVERY_MS 500
+/* Longer than the pool's checks are apart: one lost connection is not taken for a lost server. */
+#define DOWN_FOR_NS (1200 * TRK_NS_PER_MS)
 
 /* -- sending and waiting -- */
 
-/* Writes what is left to write and reads until a whole result is there. */
-static bool await_one(PGconn *link, int64_t deadline_ns)
+/* The server's own limit of a statement ends only one that it works on. A server that is frozen, or
+ * gone without a word, is told by the pool's checks on other connections: when they say for a while
+ * that it does not answer, waiting on is in vain. */
+static bool is_in_vain(struct trk_pg_pool *pool, int64_t *down_since_ns)
 {
+    int64_t now = trk_now_ns();
+    if (pool == NULL || trk_pg_pool_is_up(pool)) {
+        *down_since_ns = 0;
+        return false;
+    }
+    if (*down_since_ns == 0) {
+        *down_since_ns = now;
+    }
+    return now - *down_since_ns >= DOWN_FOR_NS;
+}
+
+/* Writes what is left to write and reads until a whole result is there. */
+static bool await_one(PGconn *link, struct trk_pg_pool *pool, int64_t deadline_ns)
+{
+    int64_t down_since_ns = 0;
     for (;;) {
         int unsent = PQflush(link);
         if (unsent < 0) {
@@ -31,8 +51,9 @@ static bool await_one(PGconn *link, int64_t deadline_ns)
         }
         struct pollfd p = {.fd = PQsocket(link),
                            .events = (short)(POLLIN | (unsent > 0 ? POLLOUT : 0))};
-        int n = poll(&p, 1, (int)(left_ms > INT32_MAX ? INT32_MAX : left_ms));
-        if (n < 0 && errno != EINTR) {
+        int64_t wait_ms = left_ms < 0 || left_ms > LOOK_EVERY_MS ? LOOK_EVERY_MS : left_ms;
+        int n = poll(&p, 1, (int)wait_ms);
+        if ((n < 0 && errno != EINTR) || (n == 0 && is_in_vain(pool, &down_since_ns))) {
             return false;
         }
         if (n > 0 && (p.revents & (POLLIN | POLLERR | POLLHUP)) != 0 && PQconsumeInput(link) == 0) {
@@ -41,12 +62,12 @@ static bool await_one(PGconn *link, int64_t deadline_ns)
     }
 }
 
-PGresult *pg_link_await(PGconn *link, int64_t timeout_ms)
+PGresult *pg_link_await(PGconn *link, struct trk_pg_pool *pool, int64_t timeout_ms)
 {
     int64_t deadline = timeout_ms > 0 ? trk_now_ns() + timeout_ms * TRK_NS_PER_MS : 0;
     PGresult *last = NULL;
     for (;;) {
-        if (!await_one(link, deadline)) {
+        if (!await_one(link, pool, deadline)) {
             PQclear(last);
             return NULL;
         }
@@ -79,7 +100,7 @@ static const struct {
     {"40P01", TRK_UNAVAILABLE, "too many changes at once, try again"},
     {"55P03", TRK_UNAVAILABLE, "it is being changed right now, try again"},
     {"57014", TRK_UNAVAILABLE, "the database took too long to answer, try again"},
-    {"53100", TRK_NO_SPACE, "the database's disk is full"},
+    {"53100", TRK_NO_SPACE, "the database's disk is full: make room there, then try again"},
     {"53", TRK_UNAVAILABLE, "the database is overloaded, try again"},
     {"08", TRK_UNAVAILABLE, PG_AWAY_TEXT},
     {"57P", TRK_UNAVAILABLE, PG_AWAY_TEXT},
@@ -130,7 +151,7 @@ static void note_affected(struct trk_pg *conn, PGresult *res)
 static int finish(struct trk_pg *conn, int sent, struct trk_pg_result **ret, struct trk_err *err)
 {
     pg_pool_count_query(conn->pool);
-    PGresult *res = sent == 1 ? pg_link_await(conn->link, conn->timeout_ms) : NULL;
+    PGresult *res = sent == 1 ? pg_link_await(conn->link, conn->pool, conn->timeout_ms) : NULL;
     int code = pg_check(conn, res, err);
     if (code < 0) {
         PQclear(res);
