@@ -14,7 +14,15 @@
 #include "lifecycle/domain/status.h"
 #include "lifecycle/infra/registry.h"
 
-enum { WORKERS_MAX = 64, ATTEMPTS_MAX = 5, KEEPER_MS = 1000, RENEW_EVERY = 4, WAIT_POLL_MS = 200 };
+enum {
+    WORKERS_MAX = 64,
+    ATTEMPTS_MAX = 5,
+    KEEPER_MS = 1000,
+    RENEW_EVERY = 4,
+    WAIT_POLL_MS = 200,
+    DATABASE_LOOK_MS = 100
+};
+#define DATABASE_WAIT_NS (10 * 60 * TRK_NS_PER_S)
 
 struct deploy_queue {
     struct lifecycle *lc;
@@ -137,6 +145,11 @@ static void run_steps(struct work *w)
                      "step", w->d->step, "reason", err.text, NULL);
         return;
     }
+    if (err.code == TRK_NO_SPACE) {
+        (void)trk_err_append(&err,
+                             "\nA disk of the platform is full: when whoever runs it has made "
+                             "room, deploy again");
+    }
     trk_log_warn("deployment failed", "deployment", w->d->id, "job", w->d->job_name, "version",
                  w->d->job_version, "error", err.text, NULL);
     struct trk_err why = {0};
@@ -157,6 +170,16 @@ static void release(struct work *w)
         queue_release(conn, w->lc->instance_id, w->d->id, &err) < 0) {
         trk_log_warn("a lease cannot be given back; it runs out by itself", "deployment", w->d->id,
                      "error", err.text, NULL);
+    }
+}
+
+/* The database went away under the worker: as soon as it is back, the deployment goes on, rather
+ * than when its lease has run out. */
+static void wait_for_database(const struct work *w)
+{
+    int64_t until_ns = trk_now_ns() + DATABASE_WAIT_NS;
+    while (!trk_pg_pool_is_up(w->lc->pool) && !w->cancel && trk_now_ns() < until_ns) {
+        trk_sleep_ms(DATABASE_LOOK_MS);
     }
 }
 
@@ -185,7 +208,11 @@ static void work_on(struct deploy_queue *q, unsigned slot, struct trk_http_clien
         return;
     }
     run_steps(w);
-    if (!w->is_finished && w->cancel) {
+    bool is_for_database = w->is_abandoned && !trk_pg_pool_is_up(w->lc->pool);
+    if (is_for_database) {
+        wait_for_database(w);
+    }
+    if (!w->is_finished && (w->cancel || is_for_database)) {
         release(w);
     }
     pthread_mutex_lock(&q->mutex);
