@@ -19,6 +19,7 @@
 #define POLL_TIMEOUT_MS   (POLL_WAIT_MS + 20000)
 #define DEADLINE_S        3600
 #define RETRY_MAX_MS      3000
+#define PATIENCE_S        60 /* without any answer; RACETRACK_PATIENCE_S overrides */
 
 /* What the options ask for; NULL: the default rule. */
 static int wanted_context(struct cli *cli, const char **ret, struct trk_err *err)
@@ -197,11 +198,31 @@ static int finished(const struct deployment *d, const json_t *state, struct trk_
                           d->name, d->version, d->remote->shown);
 }
 
+static int64_t patience_s(void)
+{
+    const char *text = getenv("RACETRACK_PATIENCE_S");
+    int64_t seconds;
+    return text != NULL && trk_parse_int64(text, 1, DEADLINE_S, &seconds, NULL) == 0 ? seconds
+                                                                                     : PATIENCE_S;
+}
+
+static int give_up(const struct deployment *d, int64_t silent_s, struct trk_err *err)
+{
+    return trk_err_append(err,
+                          "\nNo answer for %lld s: the deployment %s of %s %s may go on at the "
+                          "server. When that runs again, look with:\n"
+                          "  racetrack list --remote %s\n"
+                          "  racetrack build-logs %s --version %s --remote %s",
+                          (long long)silent_s, d->id, d->name, d->version, d->remote->shown,
+                          d->name, d->version, d->remote->shown);
+}
+
 /* Until the deployment has ended. Long-polls; a server that answers at once is asked with pauses.
  */
 static int follow(struct deployment *d, struct trk_err *err)
 {
-    int64_t pause_ms = 50;
+    int64_t pause_ms = 50, patience = patience_s();
+    int64_t heard_ns = trk_now_ns();
     bool is_lost = false;
     while (progress_elapsed_s(d->progress) < DEADLINE_S) {
         json_auto_t *state = NULL;
@@ -219,10 +240,16 @@ static int follow(struct deployment *d, struct trk_err *err)
                               problem.text);
             }
             is_lost = true;
+            int64_t silent_s = (trk_now_ns() - heard_ns) / TRK_NS_PER_S;
+            if (silent_s >= patience) {
+                *err = problem;
+                return give_up(d, silent_s, err);
+            }
             trk_sleep_ms(pause_ms);
             pause_ms = pause_ms * 2 < RETRY_MAX_MS ? pause_ms * 2 : RETRY_MAX_MS;
             continue;
         }
+        heard_ns = trk_now_ns();
         if (is_lost) {
             progress_note(d->progress, "connected again");
             is_lost = false;

@@ -46,7 +46,10 @@ const struct command commands[] = {
      cmd_deploy, "build and run the job of a folder",
      "WORKDIR holds job.yaml (default: the current folder). A manifest on stdin takes the place "
      "of\n"
-     "job.yaml; in scripts without one, redirect stdin from /dev/null.",
+     "job.yaml; in scripts without one, redirect stdin from /dev/null.\n"
+     "A server that gives no answer for a minute (RACETRACK_PATIENCE_S: other seconds) is given "
+     "up;\n"
+     "the deployment goes on when it is back.",
      false},
     {"validate", "[PATH]", 0, 1, CLI_OPTION(OPT_EXTRA_VARS), cmd_validate,
      "check a manifest and print it as it takes effect", NULL, false},
