@@ -106,11 +106,24 @@ static void sandbox_parents(struct args *args, const char *path)
     }
 }
 
+/* The state folder may lie in what a job sees of the system (a checkout below /opt). */
+static void sandbox_hide_state(const struct process_target *p, struct args *args)
+{
+    static const char *const shown[] = {"/opt/", "/usr/", "/etc/"};
+    trk_autofree char *state = realpath(p->state_dir, NULL);
+    for (size_t i = 0; state != NULL && i < TRK_COUNT(shown); i++) {
+        if (trk_str_has_prefix(state, shown[i])) {
+            ARGS(args, "--tmpfs", state);
+        }
+    }
+}
+
 static void sandbox_args(const struct process_target *p, struct args *args)
 {
     ARGS(args, "bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
          "--json-status-fd", "5");
     sandbox_system(args);
+    sandbox_hide_state(p, args);
     if (!trk_str_has_prefix(p->wrapper_dir, "/usr/")) {
         sandbox_parents(args, p->wrapper_dir);
         ARGS(args, "--ro-bind", p->wrapper_dir, p->wrapper_dir);

@@ -262,7 +262,7 @@ static struct infra_generation_spec make_spec(const char *id)
     static char image[256], state[2100];
     static const char *env[4];
     snprintf(image, sizeof(image), "127.0.0.1:7201/" REPOSITORY ":2026-01-01T000000");
-    snprintf(state, sizeof(state), "STATE_DIR_TO_LOOK_FOR=%s/state", root);
+    snprintf(state, sizeof(state), "STATE_DIR_TO_LOOK_FOR=%s/state/jobs", root);
     env[0] = "JOB_NAME=adder";
     env[1] = "MY_SECRET=a b\"c$d";
     env[2] = state;
@@ -469,6 +469,31 @@ START_TEST(test_job_runs_confined_and_goes_without_a_trace)
     ck_assert_ptr_null(strstr(content, "a b"));
     remove_generation(id);
     ck_assert_ptr_null(call(first.address, "/"));
+}
+END_TEST
+
+/* In a folder that jobs see. */
+START_TEST(test_state_below_opt_is_not_shown)
+{
+    char former[sizeof(root)], opt[] = "/opt/racetrack-test.XXXXXX";
+    struct trk_err err = {0};
+    if (!can_use("bwrap") || mkdtemp(opt) == NULL) {
+        return; /* root only */
+    }
+    memcpy(former, root, sizeof(root));
+    ck_assert_int_eq(chmod(opt, 0755), 0);
+    put_image("serve", 1000);
+    snprintf(root, sizeof(root), "%s", opt);
+    start_target("bwrap");
+    const char *id = "11111111-0000-4000-8000-000000000002";
+    struct infra_observation seen;
+    apply(id, 0, &seen);
+    trk_autofree char *text = call(seen.address, "/");
+    remove_generation(id);
+    memcpy(root, former, sizeof(root));
+    ck_assert_msg(trk_rm_rf(opt, &err) == 0, "%s", err.text);
+    ck_assert_ptr_nonnull(text);
+    ck_assert_msg(strstr(text, "state_visible=0\n") != NULL, "%s", text);
 }
 END_TEST
 
@@ -768,6 +793,7 @@ int main(int argc, char **argv, char **env)
     TCase *tcase = tcase_create("process target");
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, test_job_runs_confined_and_goes_without_a_trace, 0, 2);
+    tcase_add_test(tcase, test_state_below_opt_is_not_shown);
     tcase_add_loop_test(tcase, test_crash_is_explained_and_restarted_with_pauses, 0, 2);
     tcase_add_loop_test(tcase, test_killed_job_comes_back_at_its_address, 0, 2);
     tcase_add_loop_test(tcase, test_job_outlives_the_target_and_is_found_again, 0, 2);
