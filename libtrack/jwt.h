@@ -4,10 +4,10 @@
  * Signed and verified by libjwt, which jwt.c loads when the first token needs it; what libjwt would
  * let through is refused here. Verification requires alg to be exactly HS256, refuses `crit`, extra
  * payload keys, duplicate keys, tokens over 4 KiB and keys under 32 bytes; header and payload are
- * parsed strictly and with a depth limit before libjwt sees them, and nothing of them is believed or
- * returned unless the signature matches (compared in constant time). Expiry and revocation live in
- * the database. libjwt sorts a payload's keys: the original's tokens have another text and the same
- * meaning. Error texts never contain the token.
+ * parsed strictly and with a depth limit before libjwt sees them, and nothing of them is believed
+ * or returned unless the signature matches (compared in constant time). Expiry and revocation live
+ * in the database. libjwt sorts a payload's keys: the original's tokens have another text and the
+ * same meaning. Error texts never contain the token.
  */
 #ifndef LIBTRACK_JWT_H
 #define LIBTRACK_JWT_H
