@@ -193,7 +193,7 @@ class Platform:
         """Sends a signal to one service and, for the deadly ones, waits until it is gone."""
         pid = self.pid(service)
         os.kill(pid, sig)
-        if sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT):
+        if sig in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             wait_for(lambda: not process_alive(pid), 20, f"{service} (pid {pid}) ends after signal {sig}")
 
     def log(self, service):
