@@ -6,8 +6,8 @@
  * answers TRK_UNAVAILABLE within the configured wait and recovers by itself. No server-side
  * prepared statements (poolers). Any thread; one connection is used by one thread at a time.
  *
- *     TRK_PG_AUTO(conn) = NULL;         // given back at the end of the scope
- *     TRK_PG_RESULT_AUTO(res) = NULL;
+ *     trk_pg_auto struct trk_pg *conn = NULL; // given back at the end of the scope
+ *     trk_pg_result_auto struct trk_pg_result *res = NULL;
  *     if (trk_pg_acquire(pool, &conn, err) < 0 ||
  *         trk_pg_query(conn, &res, err, "select name from x where id = $1", "s", id) < 0)
  *         return err->code;
@@ -53,7 +53,7 @@ int trk_pg_acquire(struct trk_pg_pool *pool, struct trk_pg **ret,
                    struct trk_err *err) TRK_MUST_CHECK;
 void trk_pg_release(struct trk_pg *conn); /* takes NULL; an open transaction is rolled back */
 void trk_pg_cleanup(struct trk_pg **conn);
-#define TRK_PG_AUTO(name) __attribute__((cleanup(trk_pg_cleanup))) struct trk_pg *name
+#define trk_pg_auto __attribute__((cleanup(trk_pg_cleanup)))
 
 /* Parameters by `types`: s text (NULL is SQL null), i int64_t, b bool (int), d double, x bytes
  * (const void *, size_t). *ret owned, may be asked as NULL for statements without rows. Errors:
@@ -74,8 +74,7 @@ int trk_pg_transaction(struct trk_pg_pool *pool,
 
 void trk_pg_result_free(struct trk_pg_result *res); /* takes NULL */
 void trk_pg_result_cleanup(struct trk_pg_result **res);
-#define TRK_PG_RESULT_AUTO(name)                                                                   \
-    __attribute__((cleanup(trk_pg_result_cleanup))) struct trk_pg_result *name
+#define trk_pg_result_auto __attribute__((cleanup(trk_pg_result_cleanup)))
 int trk_pg_rows(const struct trk_pg_result *res);
 /* Columns by name (aborts on an unknown one). Text borrows, valid until the result goes; NULL for
  * SQL null. */

@@ -24,8 +24,7 @@ static bool has_table(const struct trk_pg_result *res)
 static int look(struct trk_pg *conn, const struct trk_migration *migrations, size_t count,
                 size_t *ret_missing, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(table)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *table = NULL;
     int code = trk_pg_query(conn, &table, err,
                             "select to_regclass('registry_migration') is not null as found", "");
     if (code < 0) {
@@ -35,8 +34,7 @@ static int look(struct trk_pg *conn, const struct trk_migration *migrations, siz
         *ret_missing = 0;
         return 0;
     }
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     code = trk_pg_query(conn, &res, err,
                         "select number, name, checksum from registry_migration order by number",
                         "");
@@ -131,8 +129,7 @@ int trk_pg_migrate(struct trk_pg_pool *pool, const struct trk_migration *migrati
     struct step step = {.migrations = migrations, .count = count};
     {
         /* The usual case at start, without the lock: everything is there. */
-        TRK_PG_AUTO(conn)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = NULL;
         size_t missing;
         int code = trk_pg_acquire(pool, &conn, err);
         if (code == 0) {

@@ -277,8 +277,7 @@ int trk_pg_transaction(struct trk_pg_pool *pool,
                        struct trk_err *err)
 {
     for (int attempt = 1;; attempt++) {
-        TRK_PG_AUTO(conn)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = NULL;
         int code = trk_pg_acquire(pool, &conn, err);
         if (code < 0) {
             return code;

@@ -72,8 +72,7 @@ static int make_admin(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 static int has_users(const struct lifecycle *lc, bool *ret, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     bool empty;
     int code = trk_pg_acquire(lc->pool, &conn, err);
     if (code == 0) {

@@ -34,8 +34,8 @@ struct lifecycle *api_lifecycle(struct trk_request *req);
 struct subject *api_subject(struct trk_request *req);
 /* {version} of the path as authorize has resolved it: what was checked is what is used. */
 const char *api_job_version(struct trk_request *req);
-/* A connection for this request: TRK_PG_AUTO(conn) = NULL; api_acquire(req, &conn, err). 503 while
- * the service is starting or the database is away. */
+/* A connection for this request: trk_pg_auto struct trk_pg *conn = NULL; api_acquire(req, &conn,
+ * err). 503 while the service is starting or the database is away. */
 int api_acquire(struct trk_request *req, struct trk_pg **ret, struct trk_err *err) TRK_MUST_CHECK;
 /* Refuses with 503 in maintenance mode. */
 int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;

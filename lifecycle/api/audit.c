@@ -30,8 +30,7 @@ static json_t *properties_json(const char *text)
 static int reply_events(struct trk_request *req, const struct audit_filter *filter,
                         struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct audit_event *events;
     size_t count;
     int code = api_acquire(req, &conn, err);

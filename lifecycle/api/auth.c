@@ -73,8 +73,7 @@ static int refuse_call(struct trk_request *req, const struct subject *caller, co
 static int get_can_call(struct trk_request *req, struct trk_err *err)
 {
     const char *path = endpoint_param(req);
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct job_call_target target;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
@@ -120,8 +119,7 @@ static int answer_allowed(struct trk_request *req, const char *endpoint, struct 
         struct subject *nobody;
         return api_authenticate(req, NULL, NULL, &nobody, err);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct subject *who;
     struct job *job;
     if (code == 0) {

@@ -47,8 +47,7 @@ int api_transaction(struct trk_request *req,
 
 int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     return code < 0 ? code : setting_store_refuse_in_maintenance(conn, err);
 }
@@ -208,8 +207,7 @@ int api_authorize(struct trk_request *req, const char *access, struct trk_err *e
     if (api_token_text(req) == NULL) { /* needs no database */
         return api_authenticate(req, NULL, NULL, &caller->subject, err);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = api_authenticate(req, conn, NULL, &caller->subject, err);

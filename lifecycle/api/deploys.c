@@ -42,8 +42,7 @@ static bool is_visible(const struct subject *subject, const struct deployment *d
 
 static int load(struct trk_request *req, struct deployment **ret, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = deployment_store_get(conn, trk_req_mem(req), trk_req_param(req, "id"), ret, err);
@@ -63,8 +62,7 @@ static int list_deployments(struct trk_request *req, struct trk_err *err)
     if (limit < 1 || limit > LIST_MAX) {
         return trk_err_set(err, TRK_INVALID, "limit must be from 1 to %d", LIST_MAX);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct deployment *list;
     size_t count;
     int code = api_acquire(req, &conn, err);
@@ -91,8 +89,7 @@ static bool is_same(const char *a, const char *b)
 static int add_job(struct trk_request *req, const struct deployment *d, json_t *reply,
                    struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct job *job;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
@@ -140,8 +137,7 @@ static int get_deployment(struct trk_request *req, struct trk_err *err)
 
 static int put_phase(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = deployment_store_set_phase(conn, trk_req_param(req, "id"),
@@ -152,8 +148,7 @@ static int put_phase(struct trk_request *req, struct trk_err *err)
 
 static int put_warnings(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = deployment_store_add_warnings(conn, trk_req_param(req, "id"),
@@ -251,8 +246,7 @@ static int note_warnings(struct trk_request *req, const char *id, const struct t
         (void)trk_buf_addf(&buf, "%s%s%s%s", i > 0 ? "\n" : "", w->path,
                            w->path[0] != '\0' ? ": " : "", w->text);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = deployment_store_add_warnings(conn, id, buf.data, err);

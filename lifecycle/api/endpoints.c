@@ -18,8 +18,7 @@ static json_t *endpoint_json(const struct job *job, const struct public_endpoint
 
 static int list_endpoints(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     void *mem = trk_req_mem(req);
     struct job *job;
     struct public_endpoint *endpoints;

@@ -12,8 +12,7 @@
 
 static int list_escs(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct esc *escs;
     size_t count;
     int code = api_acquire(req, &conn, err);

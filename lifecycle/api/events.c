@@ -156,8 +156,7 @@ static int add_news(struct stream *s)
     void *mem = talloc_new(NULL);
     struct event *events;
     size_t count = 0;
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = trk_pg_acquire(s->hub->lc->pool, &conn, NULL);
     if (code == 0) {
         code = event_store_after(conn, mem, s->last_id, BATCH, &events, &count, NULL);
@@ -196,8 +195,7 @@ static ssize_t next(void *user, char *bytes, size_t size)
 /* Where to begin: after Last-Event-ID when everything since is still there, else now. */
 static int begin(struct trk_request *req, struct stream *s, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int64_t first, last;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {

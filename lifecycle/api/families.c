@@ -5,8 +5,7 @@
 /* A family shows to those who may read it, or any job of it. */
 static int list_families(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct family *families;
     size_t count;
     int code = api_acquire(req, &conn, err);

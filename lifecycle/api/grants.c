@@ -91,8 +91,7 @@ static json_t *holder_json(const struct permission_holder *h)
 
 static int list_grants(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     const char *family_id;
     struct permission_holder *holders;
     size_t count;

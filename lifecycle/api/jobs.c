@@ -72,8 +72,7 @@ json_t *api_job_json(struct trk_request *req, const struct job *job)
 
 static int list_jobs(struct trk_request *req, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct job *jobs;
     size_t count;
     int code = api_acquire(req, &conn, err);
@@ -94,8 +93,7 @@ static int list_jobs(struct trk_request *req, struct trk_err *err)
 
 static int load(struct trk_request *req, struct job **ret, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     return code < 0 ? code
                     : job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
@@ -137,8 +135,7 @@ static int delete_job(struct trk_request *req, struct trk_err *err)
 static int get_deployment(struct trk_request *req, const char *id, struct deployment **ret,
                           struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     return code < 0 ? code : deployment_store_get(conn, trk_req_mem(req), id, ret, err);
 }

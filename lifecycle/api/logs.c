@@ -12,8 +12,7 @@
 static int read_logs(struct trk_request *req, struct trk_buf *buf, struct trk_err *err)
 {
     struct job *job;
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
@@ -50,8 +49,7 @@ static const char *tail_of(const char *text, int64_t tail)
 static int read_build_logs(struct trk_request *req, struct trk_buf *buf, struct trk_err *err)
 {
     struct deployment *d;
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     if (code == 0) {
         code = deployment_store_last_of_job(conn, trk_req_mem(req), trk_req_param(req, "name"),

@@ -67,8 +67,7 @@ static int finish_login(struct trk_pg *conn, void *ctx, struct trk_err *err)
 static int find_user(struct trk_request *req, const char *username, struct user **ret,
                      struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int code = api_acquire(req, &conn, err);
     return code < 0 ? code : user_store_get(conn, trk_req_mem(req), username, ret, err);
 }
@@ -190,8 +189,7 @@ static int put_password(struct trk_request *req, struct trk_err *err)
     if (code == 0) {
         code = trk_password_hash(new_password, hash, err);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     if (code == 0) {
         code = api_acquire(req, &conn, err);
     }

@@ -191,8 +191,7 @@ int step_build(struct work *w, struct trk_err *err)
 {
     struct input input = {.work = w};
     struct build build = {0};
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int rc = trk_pg_acquire(w->lc->pool, &conn, err);
     rc = rc == 0 ? load_input(conn, &input, err) : rc;
     trk_pg_release(TRK_STEAL(conn)); /* not held during the build */

@@ -76,8 +76,7 @@ static void end_workload(struct lifecycle *lc, const struct generation *g, int64
     while (!is_gone(t, g->id) && trk_now_ns() < deadline) {
         trk_sleep_ms(5);
     }
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     if (is_gone(t, g->id) &&
         (t->remove(t, g->id, &err) < 0 || trk_pg_acquire(lc->pool, &conn, &err) < 0 ||
          generation_store_delete(conn, g->id, &err) < 0)) {
@@ -88,8 +87,7 @@ static void end_workload(struct lifecycle *lc, const struct generation *g, int64
 
 void deploy_take_back(struct lifecycle *lc, const struct infra_target *target, const char *id)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     struct generation *g;
     void *mem = talloc_new(NULL);

@@ -59,8 +59,7 @@ static bool is_dead(const char *path, int *ret_fd)
 
 static void free_leases(struct lifecycle *lc, const char *instance, const char *path)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     if (trk_pg_acquire(lc->pool, &conn, &err) == 0 && queue_expire(conn, instance, &err) == 0) {
         (void)unlink(path);

@@ -163,8 +163,7 @@ static void run_steps(struct work *w)
 
 static void release(struct work *w)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     if (trk_pg_acquire(w->lc->pool, &conn, &err) < 0 ||
         queue_release(conn, w->lc->instance_id, w->d->id, &err) < 0) {
@@ -225,8 +224,7 @@ static void work_on(struct deploy_queue *q, unsigned slot, struct trk_http_clien
 
 static int claim(struct deploy_queue *q, void *mem, struct deployment **ret)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     int rc = trk_pg_acquire(q->lc->pool, &conn, &err);
     if (rc == 0) {
@@ -292,8 +290,7 @@ static void renew_leases(struct deploy_queue *q)
         }
     }
     pthread_mutex_unlock(&q->mutex);
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     if (count == 0 || trk_pg_acquire(q->lc->pool, &conn, &err) < 0) {
         return; /* the database is away: nobody else can take them either */
@@ -339,8 +336,7 @@ static void *keeper_main(void *arg)
         if (!stop && trk_pg_pool_is_up(q->lc->pool)) {
             instances_bury(q->lc);
         }
-        TRK_PG_AUTO(conn)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = NULL;
         if (!stop && trk_pg_pool_is_up(q->lc->pool) &&
             trk_pg_acquire(q->lc->pool, &conn, NULL) == 0 && queue_has_work(conn)) {
             deploy_wake(q->lc);
@@ -358,8 +354,7 @@ static bool is_same(const char *a, const char *b)
 static int read_state(struct lifecycle *lc, const char *id, const char *status, const char *phase,
                       bool *ret_changed, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     void *mem = talloc_new(NULL);
     const char *now_status, *now_phase;
     int rc = trk_pg_acquire(lc->pool, &conn, err);

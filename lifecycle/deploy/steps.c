@@ -54,8 +54,7 @@ static const char *keep(struct work *w, const char *fresh, const char *old)
 int work_advance(struct work *w, struct trk_pg *conn, const struct queue_progress *p,
                  bool is_durable, struct trk_err *err)
 {
-    TRK_PG_AUTO(own)
-    = NULL;
+    trk_pg_auto struct trk_pg *own = NULL;
     int rc = 0;
     if (conn == NULL) {
         rc = trk_pg_acquire(w->lc->pool, &own, err);
@@ -435,8 +434,7 @@ int work_fail(struct work *w, const char *error, struct trk_err *err)
     }
     /* What cannot be removed now stays in state removing: the supervisor tries again. */
     struct trk_err why = {0};
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     if (w->target->remove(w->target, w->d->generation_id, &why) < 0 ||
         trk_pg_acquire(w->lc->pool, &conn, &why) < 0 ||
         generation_store_delete(conn, w->d->generation_id, &why) < 0) {

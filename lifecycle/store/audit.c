@@ -22,8 +22,7 @@ int audit_store_add(struct trk_pg *conn, const char *event_type, const char *use
 int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *filter,
                      struct audit_event **ret, size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select id, version, extract(epoch from timestamp)::bigint as time, event_type, "

@@ -47,8 +47,7 @@ static int get_one(struct trk_pg_result *res, void *mem, struct deployment **ret
 int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct deployment **ret,
                          struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err, "select " DEPLOYMENT_COLUMNS " from registry_deployment d where id = $1",
         "s", id);
@@ -64,8 +63,7 @@ int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct 
 int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const char **ret_status,
                            const char **ret_phase, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select status, phase from registry_deployment where id = $1", "s", id);
     if (code < 0) {
@@ -82,8 +80,7 @@ int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const
 int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
                           size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select " DEPLOYMENT_COLUMNS_WITH(
@@ -105,8 +102,7 @@ int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct 
 int deployment_store_last_of_job(struct trk_pg *conn, void *mem, const char *name,
                                  const char *version, struct deployment **ret, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " DEPLOYMENT_COLUMNS
                             " from registry_deployment d where job_name = $1 and job_version = $2 "
@@ -138,8 +134,7 @@ int deployment_store_insert(struct trk_pg *conn, const struct deployment *d, str
     if (code < 0 || trk_pg_affected(conn) == 1) {
         return code;
     }
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     code = trk_pg_query(conn, &res, err,
                         "select id from registry_deployment where job_name = $1 and job_version = "
                         "$2 and status = 'in_progress'",
@@ -156,8 +151,7 @@ int deployment_store_insert(struct trk_pg *conn, const struct deployment *d, str
 /* Why an update of a deployment in progress touched nothing. */
 static int explain_untouched(struct trk_pg *conn, const char *id, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select status from registry_deployment where id = $1",
                             "s", id);
     if (code < 0) {
@@ -223,8 +217,7 @@ int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char re
 int source_store_get(struct trk_pg *conn, const char *digest, void **ret, size_t *ret_len,
                      struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select content from registry_source where digest = $1", "s", digest);
     if (code == 0 && trk_pg_rows(res) == 0) {

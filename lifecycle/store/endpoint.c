@@ -8,8 +8,7 @@
 int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
                         struct public_endpoint **ret, size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select endpoint, active from registry_publicendpointrequest where "
                             "job_id = $1 order by endpoint",

@@ -6,8 +6,7 @@
 int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret_count,
                    struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc order by name, id",
                             "");
     if (code < 0) {
@@ -27,8 +26,7 @@ int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret
 int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **ret,
                   struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc where id = $1", "s",
                             id);
     if (code < 0) {

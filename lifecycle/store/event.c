@@ -35,8 +35,7 @@ int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,
 int event_store_range(struct trk_pg *conn, int64_t *ret_first, int64_t *ret_last,
                       struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select coalesce(max(id), 0) as last, coalesce(min(id), 0) as first "
                             "from registry_event",
@@ -51,8 +50,7 @@ int event_store_range(struct trk_pg *conn, int64_t *ret_first, int64_t *ret_last
 int event_store_after(struct trk_pg *conn, void *mem, int64_t after, int64_t limit,
                       struct event **ret, size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select id, kind, payload::text as payload from registry_event where "
                             "id > $1 order by id limit $2",

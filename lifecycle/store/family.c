@@ -8,8 +8,7 @@
 int family_store_get(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
                      struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select id from registry_jobfamily where name = $1",
                             "s", name);
     if (code < 0) {
@@ -67,8 +66,7 @@ int family_store_token(struct trk_pg *conn, void *mem, const char *name, const c
 int family_store_list(struct trk_pg *conn, void *mem, struct family **ret, size_t *ret_count,
                       struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select id, name from registry_jobfamily order by name", "");
     if (code < 0) {

@@ -29,8 +29,7 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct gen
 int generation_store_list(struct trk_pg *conn, void *mem, const char *name, const char *version,
                           struct generation **ret, size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " COLUMNS " where $1::text is null or (g.job_name = $1 and "
                             "g.job_version = $2) order by g.create_time, g.id",
@@ -51,8 +50,7 @@ int generation_store_list(struct trk_pg *conn, void *mem, const char *name, cons
 int generation_store_get(struct trk_pg *conn, void *mem, const char *id, struct generation **ret,
                          struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select " COLUMNS " where g.id = $1", "s", id);
     if (code == 0 && trk_pg_rows(res) == 0) {
         code = trk_err_set(err, TRK_NOT_FOUND, "no generation %s", id);
@@ -113,8 +111,7 @@ int generation_store_retire_stray(struct trk_pg *conn, struct trk_err *err)
 int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct generation *g,
                               const char **ret_status, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select status from registry_job j where name = $1 and version = $2 and generation_id = $3 "
@@ -166,8 +163,7 @@ int secret_store_put_deployment(struct trk_pg *conn, const char *deployment_id, 
 int secret_store_get_deployment(struct trk_pg *conn, const char *deployment_id, void **ret,
                                 size_t *ret_len, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select sealed from registry_deploymentsecret where deployment_id = $1",
                             "s", deployment_id);
@@ -187,8 +183,7 @@ int secret_store_put_job(struct trk_pg *conn, const char *name, const char *vers
 int secret_store_get_job(struct trk_pg *conn, const char *name, const char *version, void **ret,
                          size_t *ret_len, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select sealed from registry_jobsecret where job_name = $1 and "
                             "job_version = $2",

@@ -52,8 +52,7 @@ static struct job *new_job(void *mem, const struct trk_pg_result *res)
 int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
                   struct job **ret, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " COLUMNS
                             " from registry_job j where j.name = $1 and j.version = $2",
@@ -71,8 +70,7 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
 int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
                    size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " COLUMNS " from registry_job j where $1::text is null or "
                             "j.name = $1 order by j.name, j.version",
@@ -94,8 +92,7 @@ int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job 
 static int resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
                            const char **ret_version, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select version, status from registry_job where name = $1", "s", name);
     if (code < 0) {
@@ -146,8 +143,7 @@ int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, cons
             return missing;
         }
     }
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select m.value as maintenance, (select string_agg(p.endpoint, E'\\n') from "
@@ -255,8 +251,7 @@ int job_store_delete(struct trk_pg *conn, const char *name, const char *version,
 int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *version, bool *ret,
                           struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select exists (select 1 from registry_trashjob where name = $1 and "
                             "version = $2) as found",

@@ -5,8 +5,7 @@
 int queue_claim(struct trk_pg *conn, void *mem, const char *owner, struct deployment **ret,
                 struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "update registry_deployment d set lease_owner = $1, lease_until = now() + "
@@ -28,8 +27,7 @@ int queue_claim(struct trk_pg *conn, void *mem, const char *owner, struct deploy
 
 bool queue_has_work(struct trk_pg *conn)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     return trk_pg_query(conn, &res, NULL,
                         "select exists (select 1 from registry_deployment where status = "
                         "'in_progress' and (lease_until is null or lease_until < now())) as found",
@@ -114,8 +112,7 @@ int queue_finish(struct trk_pg *conn, const char *owner, const char *id, const c
 int queue_is_in_progress(struct trk_pg *conn, const char *name, const char *version, bool *ret,
                          struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select exists (select 1 from registry_deployment where job_name = $1 "
                             "and job_version = $2 and status = 'in_progress') as found",

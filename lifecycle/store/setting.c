@@ -19,8 +19,7 @@ int setting_store_set(struct trk_pg *conn, const char *name, const json_t *value
 
 int setting_store_is_maintenance(struct trk_pg *conn, bool *ret, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select value #>> '{}' as value from registry_setting where name = $1",
                             "s", SETTING_MAINTENANCE_MODE);

@@ -75,8 +75,7 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
                            const struct subject_filter *filter, struct subject **ret,
                            struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() "
@@ -121,8 +120,7 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
 int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,
                       struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
                             "where s.id = $1",
@@ -169,8 +167,7 @@ int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type t
     if (code < 0) {
         return code;
     }
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     code = trk_pg_query(conn, &res, err, select, "s", owner_id);
     if (code < 0) {
         return code;
@@ -246,8 +243,7 @@ static void fill_holder(void *mem, const struct trk_pg_result *res, int row,
 int permission_store_holders(struct trk_pg *conn, void *mem, const char *family_id,
                              struct permission_holder **ret, size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
                             "where p.id is not null and (p.job_family_id is null or "

@@ -43,8 +43,7 @@ int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
 int token_store_put(struct trk_pg *conn, const char *subject_id, const char *token,
                     struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select 1 from registry_authtoken where auth_subject_id = $1 and token "
                             "= $2",
@@ -58,8 +57,7 @@ int token_store_put(struct trk_pg *conn, const char *subject_id, const char *tok
 int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, struct token_row **ret,
                      size_t *ret_count, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select id, token, active, extract(epoch from expiry_time)::bigint as "
                             "expiry_time, extract(epoch from last_use_time)::bigint as "
@@ -88,8 +86,7 @@ int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, str
 int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
                         const char **ret_token, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select token from registry_authtoken where auth_subject_id = $1 and "
                             "active and (expiry_time is null or expiry_time > now()) order by "

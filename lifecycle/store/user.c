@@ -21,8 +21,7 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct use
 int user_store_get(struct trk_pg *conn, void *mem, const char *username, struct user **ret,
                    struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " COLUMNS " from auth_user u left join registry_authsubject s "
                             "on s.user_id = u.id where u.username = $1",
@@ -61,8 +60,7 @@ int user_store_note_login(struct trk_pg *conn, const char *username, struct trk_
 
 int user_store_is_empty(struct trk_pg *conn, bool *ret, struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err, "select exists (select 1 from auth_user) as found",
                             "");
     if (code == 0) {
@@ -75,8 +73,7 @@ int user_store_create(struct trk_pg *conn, void *mem, const char *username, cons
                       bool is_active, bool is_staff, const char **ret_subject_id,
                       struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "insert into auth_user (username, password, is_active, is_staff, "
                             "is_superuser) values ($1, $2, $3, $4, $4) on conflict do nothing "
@@ -95,8 +92,7 @@ int user_store_create(struct trk_pg *conn, void *mem, const char *username, cons
 int user_store_list(struct trk_pg *conn, void *mem, struct user **ret, size_t *ret_count,
                     struct trk_err *err)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
                             "select " COLUMNS " from auth_user u join registry_authsubject s on "
                             "s.user_id = u.id order by u.username",

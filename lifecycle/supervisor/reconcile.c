@@ -164,8 +164,7 @@ static void tend_serving(struct supervisor *s, const struct listing *listing,
 
 static void set_state(struct supervisor *s, const struct generation *g, const char *state)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     if (rc == 0) {
@@ -275,8 +274,7 @@ static void report_orphans(struct supervisor *s, const struct listing *listings,
 
 static int read_rows(struct supervisor *s, void *mem, struct generation **ret, size_t *ret_count)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     rc = rc == 0 ? generation_store_retire_stray(conn, &err) : rc;

@@ -79,8 +79,7 @@ static void put_off(struct revival *r)
 static int load_spec(struct supervisor *s, void *mem, const struct generation *g,
                      struct infra_generation_spec *ret, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct job *job;
     const char *token;
     json_auto_t *secrets = NULL, *manifest = NULL;
@@ -158,8 +157,7 @@ struct way_back {
 static int find_way_back(struct supervisor *s, void *mem, const struct generation *g,
                          struct way_back *ret, struct trk_err *err)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     int rc = trk_pg_acquire(s->lc->pool, &conn, err);
     rc = rc == 0 ? job_store_get(conn, mem, g->job_name, g->job_version, &ret->job, err) : rc;
     rc = rc == 0 ? deployment_store_get(conn, mem, g->deployment_id, &ret->made_by, err) : rc;

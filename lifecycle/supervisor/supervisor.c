@@ -38,8 +38,7 @@ static bool is_still_leader(struct supervisor *s)
 
 static bool try_to_lead(struct supervisor *s)
 {
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     struct trk_pg *conn = NULL;
     if (s->leader_pool == NULL) {
         struct trk_pg_options options = s->lc->pg_options;

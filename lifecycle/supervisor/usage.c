@@ -41,10 +41,8 @@ void supervisor_count_jobs(struct supervisor *s)
 {
     static const char *const statuses[] = {JOB_STARTING, JOB_RUNNING, JOB_ERROR, JOB_ORPHANED,
                                            JOB_LOST};
-    TRK_PG_AUTO(conn)
-    = NULL;
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     if (trk_pg_acquire(s->lc->pool, &conn, NULL) < 0 ||
         trk_pg_query(conn, &res, NULL,
                      "select status, count(*) as count from registry_job group by status",
@@ -95,8 +93,7 @@ void supervisor_read_usage(struct supervisor *s)
         }
         trk_autofree char *text = get(s, jobs[i].internal_name, "/metrics");
         int64_t time = text != NULL ? last_call(text) : 0;
-        TRK_PG_AUTO(writer)
-        = NULL;
+        trk_pg_auto struct trk_pg *writer = NULL;
         if (time > jobs[i].last_call_time && trk_pg_acquire(s->lc->pool, &writer, NULL) == 0 &&
             trk_pg_query(writer, NULL, NULL,
                          "update registry_job set last_call_time = greatest(last_call_time, "
@@ -111,8 +108,7 @@ void supervisor_read_usage(struct supervisor *s)
 
 void supervisor_clean(struct supervisor *s)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     rc = rc == 0 ? event_store_clean(conn, s->lc->config->event_retention_s, &err) : rc;

@@ -27,10 +27,8 @@ static void must(struct trk_pg *conn, const char *sql)
 
 static int64_t number(struct trk_pg_pool *pool, const char *sql)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     struct trk_err err = {0};
     ck_assert_msg(trk_pg_acquire(pool, &conn, &err) == 0, "%s", err.text);
     ck_assert_msg(trk_pg_query(conn, &res, &err, sql, "") == 0, "%s", err.text);
@@ -41,10 +39,8 @@ START_TEST(parameters_and_columns)
 {
     struct trk_pg_pool *pool = new_pool(1, NULL);
     {
-        TRK_PG_AUTO(conn)
-        = NULL;
-        TRK_PG_RESULT_AUTO(res)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = NULL;
+        trk_pg_result_auto struct trk_pg_result *res = NULL;
         struct trk_err err = {0};
         const char bytes[] = {0, 1, 'a', '\\', (char)0xFF};
         ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
@@ -75,8 +71,7 @@ START_TEST(errors_by_kind_without_sql)
 {
     struct trk_pg_pool *pool = new_pool(1, NULL);
     {
-        TRK_PG_AUTO(conn)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = NULL;
         struct trk_err err = {0};
         ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
         must(conn, "create temp table kinds (id int primary key, name varchar(3), "
@@ -174,8 +169,7 @@ struct increment {
 static int increment(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct increment *mine = ctx;
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     must(conn, "set transaction isolation level serializable");
     int code = trk_pg_query(conn, &res, err, "select n from counter", "");
     if (code == 0 && mine->attempts++ == 0) {

@@ -252,10 +252,8 @@ START_TEST(a_grant_is_taken_back_in_both_spellings)
         ck_assert_int_eq(status_of("DELETE", paths[i], ADMIN, NULL), 200);
         ck_assert_int_eq(status_of("GET", ask, token, NULL), 403);
         ck_assert_int_eq(listed(list, "revoked", SCOPE_CALL_JOB, "any"), 1);
-        TRK_PG_AUTO(conn)
-        = acquire();
-        TRK_PG_RESULT_AUTO(res)
-        = NULL;
+        trk_pg_auto struct trk_pg *conn = acquire();
+        trk_pg_result_auto struct trk_pg_result *res = NULL;
         must(trk_pg_query(conn, &res, &api.err,
                           "select 1 from registry_event where kind = 'permission_changed'", ""));
         ck_assert_int_eq(trk_pg_rows(res), 1);
@@ -297,8 +295,7 @@ START_TEST(the_fatman_era_reads_its_own_keys)
     const json_t *labels = json_object_get(json_object_get(a.body, "manifest"), "labels");
     ck_assert_str_eq(trk_json_string_or(labels, "job", ""), "mine");
     json_decref(a.body);
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     struct job *job;
     must(job_store_get(conn, api.mem, "fatman", "1.1.0", &job, &api.err));
     must(endpoint_store_request(conn, job->id, "/p", &api.err));
@@ -344,8 +341,7 @@ START_TEST(users_change_their_password_and_tokens)
     const char *subject, *token;
     must(trk_password_hash("first password", hash, &api.err));
     {
-        TRK_PG_AUTO(conn)
-        = acquire();
+        trk_pg_auto struct trk_pg *conn = acquire();
         must(user_store_create(conn, api.mem, "carol@x", hash, true, false, &subject, &api.err));
         must(token_store_create(conn, api.mem, subject, TRK_SUBJECT_USER, "carol@x", 0,
                                 api.lc.auth_key, &token, &api.err));

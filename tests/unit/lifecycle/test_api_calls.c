@@ -97,10 +97,8 @@ START_TEST(public_endpoints_are_opened_and_closed_by_administrators)
     expect_no_call("opened/latest/echo", NULL, 401);
     sql("delete from registry_event");
     ck_assert_int_eq(set_public("1.1.0", "/echo", true, ADMIN), 200);
-    TRK_PG_AUTO(conn)
-    = acquire();
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = acquire();
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     must(trk_pg_query(conn, &res, &api.err,
                       "select 1 from registry_event where kind = 'job_changed' and payload ->> "
                       "'job_name' = 'opened'",
@@ -176,8 +174,7 @@ END_TEST
 START_TEST(maintenance_stops_calls_and_changes)
 {
     new_job("maintained", "1.1.0", JOB_RUNNING);
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     json_auto_t *on = json_true();
     json_auto_t *off = json_false();
     must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, on, &api.err));

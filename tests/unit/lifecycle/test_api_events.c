@@ -81,8 +81,7 @@ static void announce(const char *name)
 
 static int64_t newest_event(void)
 {
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     int64_t first, last;
     must(event_store_range(conn, &first, &last, &api.err));
     return last;

@@ -393,8 +393,7 @@ static void stop_worker(struct trk_proc *worker)
 
 static void query(const char *sql)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
     must(trk_pg_acquire(lc.pool, &conn, &err));
     must(trk_pg_query(conn, NULL, &err, sql, ""));
 }
@@ -402,10 +401,8 @@ static void query(const char *sql)
 /* One value as text; "" for null or no row. Hangs on mem. */
 static const char *value(const char *sql, const char *argument)
 {
-    TRK_PG_AUTO(conn)
-    = NULL;
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_auto struct trk_pg *conn = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     must(trk_pg_acquire(lc.pool, &conn, &err));
     must(trk_pg_query(conn, &res, &err, sql, "s", argument));
     const char *text = trk_pg_rows(res) > 0 ? trk_pg_text(res, 0, "v") : NULL;

@@ -109,8 +109,7 @@ START_TEST(a_status_leaves_its_reason_and_an_event)
     int64_t before = last_event();
     must(job_store_set_status(conn, "status", "1.0.0", JOB_LOST, "gone", "the process is gone",
                               &err));
-    TRK_PG_RESULT_AUTO(res)
-    = NULL;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
     must(trk_pg_query(conn, &res, &err,
                       "select from_status, to_status, reason from registry_jobstatusevent where "
                       "job_name = 'status'",

@@ -76,8 +76,7 @@ struct trk_pg *acquire(void)
 
 const char *new_esc(const char *id, const char **ret_subject)
 {
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     const char *token;
     must(esc_store_create(conn, api.mem, id, id, api.lc.auth_key, &api.err));
     must(subject_store_ensure(conn, api.mem, TRK_SUBJECT_ESC, id, ret_subject, &api.err));
@@ -87,8 +86,7 @@ const char *new_esc(const char *id, const char **ret_subject)
 
 void new_job(const char *name, const char *version, const char *status)
 {
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     const char *family_id;
     must(family_store_ensure(conn, api.mem, name, api.lc.auth_key, &family_id, &api.err));
     struct job job = {.family_id = family_id,
@@ -103,8 +101,7 @@ void new_job(const char *name, const char *version, const char *status)
 
 void grant(const char *subject, const char *scope, const char *family, const char *endpoint)
 {
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     const char *family_id;
     must(family_store_get(conn, api.mem, family, &family_id, &api.err));
     must(permission_store_grant(conn, subject, scope, family_id, NULL, endpoint, &api.err));
@@ -112,8 +109,7 @@ void grant(const char *subject, const char *scope, const char *family, const cha
 
 void sql(const char *text)
 {
-    TRK_PG_AUTO(conn)
-    = acquire();
+    trk_pg_auto struct trk_pg *conn = acquire();
     must(trk_pg_query(conn, NULL, &api.err, text, ""));
 }
 
