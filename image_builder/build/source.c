@@ -204,17 +204,13 @@ static int remove_secret_file(struct build *build, const char *key, struct trk_e
     if (trk_str_is_empty(path)) {
         return 0;
     }
-    int rc = build_check_path(key, path, err);
-    if (rc < 0) {
-        return 0; /* outside: not in the image either */
-    }
+    /* "conf/../run.env" is in the image too: how it is written does not matter, where it is does */
     const char *slash = strrchr(path, '/');
     trk_autofree char *folder = slash == NULL ? trk_xstrdup(".")
                                               : trk_xstrndup(path, (size_t)(slash - path));
     trk_autoclose int fd = -1;
-    rc = trk_open_beneath(build->folder_fd, folder, O_RDONLY | O_DIRECTORY, 0, &fd, NULL);
-    if (rc < 0) {
-        return 0;
+    if (trk_open_beneath(build->folder_fd, folder, O_RDONLY | O_DIRECTORY, 0, &fd, NULL) < 0) {
+        return 0; /* outside, or not there: not in the image either */
     }
     if (unlinkat(fd, slash == NULL ? path : slash + 1, 0) < 0) {
         return errno == ENOENT || errno == ENOTDIR

@@ -165,7 +165,7 @@ START_TEST(files_with_secrets_stay_out)
     add_file("conf/build.env", "TOKEN=1");
     add_file("run.env", "TOKEN=2");
     json_auto_t *with = build(EXTRA ",\"secret_build_env_file\":\"conf/build.env\","
-                                    "\"secret_runtime_env_file\":\"run.env\"",
+                                    "\"secret_runtime_env_file\":\"conf/../run.env\"",
                               NULL);
     trk_buf_reset(&source);
     add_file("adder.py", ADDER);
