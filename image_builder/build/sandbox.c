@@ -130,28 +130,29 @@ static void add_named_by_settings(struct build_list *argv)
     }
 }
 
+/* Where /etc/resolv.conf leads (systemd-resolved, resolvconf, WSL): without it no name is found. */
+static void add_resolver(struct build_list *argv)
+{
+    trk_autofree char *path = realpath("/etc/resolv.conf", NULL);
+    const char *const bind[] = {"--ro-bind-try", path, path, NULL};
+    if (path != NULL && !trk_str_has_prefix(path, "/etc/")) {
+        add_all(argv, bind);
+    }
+}
+
 static void add_confinement(struct build_list *argv)
 {
-    static const char *const confinement[] = {"--dev",
-                                              "/dev",
-                                              "--proc",
-                                              "/proc",
-                                              "--tmpfs",
-                                              "/tmp",
-                                              "--ro-bind-try",
-                                              "/run/systemd/resolve",
-                                              "/run/systemd/resolve",
-                                              "--unshare-pid",
-                                              "--unshare-ipc",
-                                              "--unshare-uts",
-                                              "--die-with-parent",
-                                              "--new-session",
-                                              "--cap-drop",
-                                              "ALL",
-                                              NULL};
+    static const char *const confinement[] = {"--dev",         "/dev",
+                                              "--proc",        "/proc",
+                                              "--tmpfs",       "/tmp",
+                                              "--unshare-pid", "--unshare-ipc",
+                                              "--unshare-uts", "--die-with-parent",
+                                              "--new-session", "--cap-drop",
+                                              "ALL",           NULL};
     build_list_add(argv, BWRAP);
     add_system(argv);
     add_all(argv, confinement);
+    add_resolver(argv);
     add_covers(argv);
     add_named_by_settings(argv);
 }

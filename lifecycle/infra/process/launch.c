@@ -75,6 +75,25 @@ static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err 
     return ret;
 }
 
+/* Folders above a mount point, open to the job's user (bubblewrap makes them 0700 by itself). */
+static void sandbox_parents(struct args *args, const char *path)
+{
+    for (const char *cut = strchr(path + 1, '/'); cut != NULL; cut = strchr(cut + 1, '/')) {
+        ARGS(args, "--perms", "0755", "--dir");
+        args_take(args, trk_xasprintf("%.*s", (int)(cut - path), path));
+    }
+}
+
+/* Where /etc/resolv.conf leads (systemd-resolved, resolvconf, WSL): without it no name is found. */
+static void sandbox_resolver(struct args *args)
+{
+    trk_autofree char *path = realpath("/etc/resolv.conf", NULL);
+    if (path != NULL && !trk_str_has_prefix(path, "/etc/")) {
+        sandbox_parents(args, path);
+        ARGS(args, "--ro-bind-try", path, path);
+    }
+}
+
 /* The part of the root that a job sees: the system's programs and libraries, not its data. */
 static void sandbox_system(struct args *args)
 {
@@ -91,19 +110,11 @@ static void sandbox_system(struct args *args)
         }
     }
     ARGS(args, "--ro-bind-try", "/opt", "/opt");
+    sandbox_parents(args, "/sys/devices/system");
     ARGS(args, "--ro-bind-try", "/sys/devices/system", "/sys/devices/system");
-    ARGS(args, "--ro-bind-try", "/run/systemd/resolve", "/run/systemd/resolve");
+    sandbox_resolver(args);
     ARGS(args, "--dev", "/dev", "--proc", "/proc");
     ARGS(args, "--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm");
-}
-
-/* Folders above a mount point, open to the job's user (bubblewrap makes them 0700 by itself). */
-static void sandbox_parents(struct args *args, const char *path)
-{
-    for (const char *cut = strchr(path + 1, '/'); cut != NULL; cut = strchr(cut + 1, '/')) {
-        ARGS(args, "--perms", "0755", "--dir");
-        args_take(args, trk_xasprintf("%.*s", (int)(cut - path), path));
-    }
 }
 
 /* The state folder may lie in what a job sees of the system (a checkout below /opt). */

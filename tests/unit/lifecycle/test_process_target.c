@@ -66,10 +66,11 @@ static void describe(struct trk_buf *out, char **env)
         (void)closedir(dir);
     }
     const char *state = getenv("STATE_DIR_TO_LOOK_FOR");
-    trk_buf_addf(out, "root_entries=%d\nstate_visible=%d\npackages=%d\nleaks=%d\n", entries,
-                 state != NULL && access(state, F_OK) == 0,
+    trk_buf_addf(out, "root_entries=%d\nstate_visible=%d\npackages=%d\nleaks=%d\ncpus=%d\n",
+                 entries, state != NULL && access(state, F_OK) == 0,
                  access("/src/packages/dep.py", R_OK) == 0,
-                 fcntl(5, F_GETFD) >= 0 /* 4 is this very connection */);
+                 fcntl(5, F_GETFD) >= 0 /* 4 is this very connection */,
+                 access("/sys/devices/system/cpu", R_OK | X_OK) == 0);
 }
 
 static void leave_daemons(void)
@@ -442,6 +443,7 @@ START_TEST(test_job_runs_confined_and_goes_without_a_trace)
         ck_assert_ptr_nonnull(strstr(text, "state_visible=0\n"));
         ck_assert_ptr_nonnull(strstr(text, "packages=1\n"));
         ck_assert_ptr_nonnull(strstr(text, "leaks=0\n"));
+        ck_assert_ptr_nonnull(strstr(text, "cpus=1\n"));
     }
     apply(id, 0, &again); /* the same again finds it */
     ck_assert_str_eq(again.address, first.address);
