@@ -32,7 +32,15 @@ struct infra_generation_spec {
     int64_t replicas;
 };
 
-enum infra_state { INFRA_STARTING, INFRA_RUNNING, INFRA_BACKOFF, INFRA_FAILED, INFRA_GONE };
+enum infra_state {
+    INFRA_STARTING,
+    INFRA_RUNNING,
+    INFRA_BACKOFF,
+    INFRA_FAILED,
+    INFRA_STOPPING, /* asked to end, it may be finishing its calls: removing it now would cut them
+                     */
+    INFRA_GONE,
+};
 
 struct infra_observation {
     char generation_id[40];

@@ -79,12 +79,12 @@ def start_deploy(cli, folder, **env):
 class Load:
     """Calls a job through pub without a pause, on kept connections; every answer that is not wanted is kept."""
 
-    def __init__(self, platform, name, threads=3):
+    def __init__(self, platform, name, threads=3, first=20):
         self.address = ("127.0.0.1", platform.port("pub"))
         self.path = f"/pub/job/{name}/latest/api/v1/perform"
         self.headers = {"X-Racetrack-Auth": platform.token, "Content-Type": "application/json"}
         self.ended, self.lock = threading.Event(), threading.Lock()
-        self.count, self.values, self.bad = 0, set(), []
+        self.first, self.count, self.values, self.bad = first, 0, set(), []
         self.threads = [threading.Thread(target=self.run, daemon=True) for _ in range(threads)]
 
     def run(self):
@@ -106,7 +106,7 @@ class Load:
     def __enter__(self):
         for thread in self.threads:
             thread.start()
-        wait_for(lambda: self.count > 20, 10, "calls flow")
+        wait_for(lambda: self.count >= self.first, 10, "calls flow")
         return self
 
     def flows(self, calls=50):
@@ -163,6 +163,38 @@ def test_redeploys_under_load_lose_no_call(own, cli, job):
             wait_for(lambda want=42 + i: own.call(name, ADDER).json() == want, 1, "the new code within a second")
             load.flows()
     assert {"42", "47"} <= load.values <= {str(n) for n in range(42, 48)}
+
+
+def test_redeploys_let_running_calls_finish(own, cli, job):
+    """Calls that take longer than the old generation is kept for new ones."""
+    folder, name = job
+    source = (folder / "adder.py").read_text()
+    slow = "import time\n" + source.replace("return sum(numbers)", "time.sleep(1)\n        return sum(numbers)")
+    (folder / "adder.py").write_text(slow)
+    cli("deploy", folder, "dev", "--force")
+    wait_for(lambda: own.call(name, ADDER).elapsed.total_seconds() >= 1, 5, "the slow code")
+    with Load(own, name, threads=3, first=0) as load:
+        for i in range(4):
+            calls = load.count
+            (folder / "adder.py").write_text(f"{slow}\n# {i}\n")
+            cli("deploy", folder, "dev", "--force")
+            wait_for(lambda calls=calls: load.count > calls, 10, "calls end")
+    assert load.count >= 12
+
+
+def test_a_delete_lets_running_calls_finish(own, cli, job):
+    folder, name = job
+    source = (folder / "adder.py").read_text()
+    (folder / "adder.py").write_text("import time\n" + source.replace("return sum(numbers)", "print('working', flush=True)\n        time.sleep(1)\n        return sum(numbers)"))
+    cli("deploy", folder, "dev", "--force")
+    answers = []
+    call = threading.Thread(target=lambda: answers.append(own.call(name, ADDER)))
+    call.start()
+    wait_for(lambda: "working" in cli("logs", name, "--version", "0.0.1").stdout, 5, "the call runs")
+    cli("delete", name, "--version", "0.0.1")
+    call.join()
+    assert answers[0].status_code == 200 and answers[0].json() == 42, answers[0].text
+    wait_for(lambda: not list((own.state / "jobs").glob("[0-9a-f]*")), 5, "nothing is left of the job")
 
 
 @pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])

@@ -40,6 +40,7 @@ static enum infra_state state_of(const json_t *doc)
     return workload_is(doc, STATE_RUNNING)     ? INFRA_RUNNING
            : workload_is(doc, STATE_BACKOFF)   ? INFRA_BACKOFF
            : workload_is(doc, STATE_PREPARING) ? INFRA_STARTING
+           : workload_is(doc, STATE_STOPPING)  ? INFRA_STOPPING
                                                : INFRA_GONE;
 }
 
