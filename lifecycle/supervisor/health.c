@@ -23,7 +23,8 @@ enum {
     PROBERS = 4,
     ASK_MS = 1000,
     FAILURES_MAX = 3,
-    BACK_FIRST_MS = 100, /* first pause while one that must come back is not ready */
+    BACK_FIRST_MS = 100, /* pause while one that must come back is not ready; doubles later */
+    BACK_FIRST_LOOKS = 20,
     IDLE_MS = 60000,
     LIVE_LINES = 12,
     LIVE_BYTES = 1500,
@@ -204,7 +205,7 @@ static int64_t pause_ms(const struct health *h, const struct patient *p)
     if (p->is_running || p->is_ready) {
         return h->interval_ms;
     }
-    for (unsigned i = 1; i < p->failures && ms < h->interval_ms; i++) {
+    for (unsigned i = BACK_FIRST_LOOKS; i < p->failures && ms < h->interval_ms; i++) {
         ms *= 2;
     }
     return ms < h->interval_ms ? ms : h->interval_ms;

@@ -188,8 +188,9 @@ def test_jobs_come_back_after_down_and_up(own_platform, make_job):
     wait_for(lambda: not process_alive(pid), 10, "the job ends with the rest")
     platform.up()
     wait_for(lambda: platform.call(name, ADDER).status_code == 200, 30, "it answers again")
-    events = platform.sql(f"select to_status from registry_jobstatusevent where job_name = '{name}' order by id")
-    assert [e[0] for e in events][-2:] == ["lost", "running"]
+    # The gateway may reach it a moment before the supervisor has noted that.
+    events = f"select to_status from registry_jobstatusevent where job_name = '{name}' order by id"
+    wait_for(lambda: [e[0] for e in platform.sql(events)][-2:] == ["lost", "running"], 10, "it was lost and is running")
 
 
 def test_a_lost_image_store(own_platform, make_job):
