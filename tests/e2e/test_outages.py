@@ -329,7 +329,7 @@ def test_image_builder_away(own, cli, job):
     own.up("image_builder")
     output = deployment.communicate(timeout=60)[0]
     assert deployment.returncode == 0, output
-    assert own.call(name, ADDER).json() == 43
+    wait_for(lambda: own.call(name, ADDER).json() == 43, 3, "the new code")  # when the gateway has heard of it
 
 
 # --- the CLI and a server that stays away
