@@ -17,7 +17,9 @@ int remote_open(struct remote *remote, const char *name, struct trk_err *err)
         remote_close(&r);
         return rc;
     }
-    const char *alias = config_file_alias_of(r.config, r.url);
+    bool is_alias = name != NULL &&
+                    config_file_get(r.config, "lifecycle_url_aliases", name) != NULL;
+    const char *alias = is_alias ? name : config_file_alias_of(r.config, r.url);
     r.shown = trk_xstrdup(alias != NULL ? alias : r.url);
     r.token = config_file_token(r.config, r.url);
     r.suggestion = name == NULL ? config_file_suggestion(r.config) : NULL;

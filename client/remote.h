@@ -22,8 +22,9 @@
 
 struct remote {
     struct config_file *config;
-    char *url;              /* complete: http://127.0.0.1:7202/lifecycle */
-    char *shown;            /* what a person types for it: the alias, else the URL */
+    char *url;   /* complete: http://127.0.0.1:7202/lifecycle */
+    char *shown; /* what a person types for it: the alias given, else one that leads there, else the
+                    URL */
     const char *token;      /* borrows from config; NULL: not logged in */
     const char *suggestion; /* an alias, when nobody chose this server; borrows from config */
     struct trk_http_client *http;

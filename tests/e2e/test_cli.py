@@ -186,7 +186,8 @@ def test_login_in_every_spelling(platform, tmp_path):
         assert "logged in to dev as admin" in cli(*words).stdout
         assert cli.config()["user_auths"] == {platform.remote + "/lifecycle": platform.token}
         assert cli("get", "auth-token", "--remote", "dev").stdout.strip() == platform.token
-        cli("logout", "dev")
+        cli("set", "alias", "another", platform.remote)
+        assert "logged out of another" in cli("logout", "another").stdout
         assert cli.config()["user_auths"] == {}
 
 
