@@ -294,3 +294,26 @@ def copy_sample(sample, folder, name=None, version=None, files=None, **changes):
         target.parent.mkdir(parents=True, exist_ok=True)
         target.write_text(text)
     return folder
+
+
+@contextlib.contextmanager
+def frozen(platform, service):
+    """A service and its children stop in their tracks, as on a host that hangs."""
+    pid = platform.pid(service)
+    stopped = []
+
+    def stop(p):
+        with contextlib.suppress(ProcessLookupError):  # a child that has just ended
+            os.kill(p, signal.SIGSTOP)
+            stopped.append(p)
+
+    try:
+        stop(pid)  # first, so that it makes no more children
+        listed = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True)
+        for child in map(int, listed.stdout.split()):
+            stop(child)
+        yield
+    finally:
+        for p in stopped:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(p, signal.SIGCONT)

@@ -18,7 +18,7 @@ import time
 import pytest
 import requests
 
-from harness import BIN, DEV_AUTH_KEY, SAMPLE, Api, Platform, clean_environment, fresh_name, process_alive, wait_for
+from harness import BIN, DEV_AUTH_KEY, SAMPLE, Api, Platform, clean_environment, fresh_name, frozen, process_alive, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -229,12 +229,7 @@ def test_while_postgres_is_away(own):
 
 
 def test_a_frozen_postgres_does_not_freeze_the_probes(own):
-    pid = own.pid("postgres")
-    children = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split()
-    everyone = [pid, *map(int, children)]
-    for p in everyone:
-        os.kill(p, signal.SIGSTOP)
-    try:
+    with frozen(own, "postgres"):
         for path in ("/live", "/health", "/ready", "/metrics"):
             began = time.monotonic()
             own.lifecycle.get(path, token=None)
@@ -243,9 +238,6 @@ def test_a_frozen_postgres_does_not_freeze_the_probes(own):
         began = time.monotonic()
         assert own.lifecycle.get("/api/v1/job").status_code == 503
         assert time.monotonic() - began < 3
-    finally:
-        for p in everyone:
-            os.kill(p, signal.SIGCONT)
     wait_for(lambda: own.lifecycle.get("/ready", token=None).status_code == 200, 10, "it recovers")
     assert own.lifecycle.get("/api/v1/job").status_code == 200
 

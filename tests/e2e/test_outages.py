@@ -15,7 +15,7 @@ import time
 import pytest
 import requests
 
-from harness import BIN, Cli, Platform, copy_sample, fresh_name, wait_for
+from harness import BIN, Cli, Platform, copy_sample, fresh_name, frozen, wait_for
 
 ADDER = {"numbers": [40, 2]}
 SETTINGS = "drain_delay_ms: 200\nsupervisor_interval_ms: 500\n"
@@ -120,22 +120,6 @@ class Load:
             thread.join()
         if kind is None:
             assert not self.bad, f"{len(self.bad)} of {self.count} calls failed; first: {self.bad[:3]}"
-
-
-@contextlib.contextmanager
-def frozen(platform, service):
-    """A service and its children stop in their tracks, as on a host that hangs."""
-    pid = platform.pid(service)
-    os.kill(pid, signal.SIGSTOP)
-    everyone = [pid, *map(int, subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True).stdout.split())]
-    for p in everyone[1:]:
-        os.kill(p, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        for p in everyone:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(p, signal.SIGCONT)
 
 
 def says_that_the_database_is_away(platform, cli, folder, within_s):
