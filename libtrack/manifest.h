@@ -19,8 +19,6 @@
 /* 0 or TRK_SCHEMA. `faults` and `warnings` (deprecated keys) are added to. `manifest` borrows. */
 int trk_manifest_check(const json_t *manifest, struct trk_faults *faults,
                        struct trk_faults *warnings);
-/* The manifest's JSON Schema, for documentation and editors. */
-const char *trk_manifest_schema_text(void);
 /* YAML text -> checked manifest object; *ret owned. The error lists all faults. */
 int trk_manifest_parse(const char *yaml, size_t len, const char *file_name, json_t **ret,
                        struct trk_err *err) TRK_MUST_CHECK;

@@ -26,11 +26,6 @@ static void make_schemas(void)
     python_schema = trk_schema_new(manifest_python);
 }
 
-const char *trk_manifest_schema_text(void)
-{
-    return manifest_schema;
-}
-
 /* An optional key whose value is null counts as missing: what the API shows is full of them. The
  * maps that people fill freely are left alone. */
 static json_t *without_nulls(const json_t *manifest)

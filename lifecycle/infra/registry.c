@@ -55,16 +55,6 @@ int infra_targets_start(struct lifecycle *lc, struct trk_err *err)
     return 0;
 }
 
-void infra_targets_stop(struct lifecycle *lc)
-{
-    for (size_t i = 0; i < lc->target_count; i++) {
-        infra_process_free(lc->targets[i]);
-    }
-    free((void *)(uintptr_t)lc->targets);
-    lc->targets = NULL;
-    lc->target_count = 0;
-}
-
 const struct infra_target *infra_target_find(const struct lifecycle *lc, const char *name)
 {
     for (size_t i = 0; i < lc->target_count; i++) {

@@ -12,9 +12,7 @@ struct lifecycle;
 /* Makes the configured targets and hangs them into lc->targets, lc->target_count. Called once,
  * before deploy_start; needs no database. */
 int infra_targets_start(struct lifecycle *lc, struct trk_err *err) TRK_MUST_CHECK;
-/* Frees them; workloads go on running. */
-void infra_targets_stop(struct lifecycle *lc);
-/* Borrows, valid until stop; NULL when there is none of that name. */
+/* Borrows, valid until the process ends; NULL when there is none of that name. */
 const struct infra_target *infra_target_find(const struct lifecycle *lc, const char *name);
 
 #endif
