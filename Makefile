@@ -8,7 +8,7 @@ comma := ,
 SAN ?=
 CONFIG := $(if $(SAN),san-$(subst $(comma),-,$(SAN)),release)
 B := build/$(CONFIG)
-CC := gcc
+CC := $(if $(shell command -v ccache),ccache )gcc
 PYTHON := /usr/bin/python3
 VERSION := $(shell cat VERSION 2>/dev/null || echo 0.0.0)
 GIT_VERSION := $(shell git describe --always --dirty --tags 2>/dev/null || echo $(VERSION))
@@ -18,7 +18,7 @@ WARNINGS := -Wall -Wextra -Wshadow -Wvla -Wmissing-prototypes -Wstrict-prototype
 HARDENING := $(if $(SAN),,-D_FORTIFY_SOURCE=2) -fstack-protector-strong -fPIE
 CFLAGS := -std=gnu17 -O2 -g -fno-common -fno-omit-frame-pointer $(WARNINGS) $(if $(WERROR),-Werror) $(HARDENING) \
   $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
-CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen -include libtrack/banned.h
+CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen -include libtrack/base/banned.h
 LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(if $(SAN),-fsanitize=$(SAN))
 LIBS := -lmicrohttpd -lcurl -lpq -ljansson -ljwt -lsodium -ltalloc -lyaml -larchive -lcrypto -lz -lpthread -ldl
 

@@ -6,10 +6,10 @@
 #include <unistd.h>
 
 #include "client/gitignore.h"
-#include "libtrack/buf.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/oci/oci.h"
 
 #define IGNORE_FILE_MAX ((size_t)1 << 20)
 #define LARGEST         3

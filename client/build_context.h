@@ -9,7 +9,7 @@
 
 #include <stddef.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 /* What a deployment's request may carry is 96 MiB as base64 JSON (lifecycle's limit). */
 #define BUILD_CONTEXT_BYTES_MAX          ((size_t)70 << 20)

@@ -5,8 +5,8 @@
 #include <stdio.h>
 #include <unistd.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 bool cli_has_color(int fd)
 {

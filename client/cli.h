@@ -11,7 +11,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 enum cli_option_id {
     OPT_HELP,

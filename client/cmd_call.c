@@ -3,11 +3,11 @@
 
 #include "client/cli.h"
 #include "client/remote.h"
-#include "libtrack/buf.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
 
 #define CALL_TIMEOUT_MS (2 * 60 * 60 * INT64_C(1000))
 #define ANSWER_MAX      ((size_t)256 << 20)

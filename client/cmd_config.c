@@ -5,8 +5,8 @@
 #include "client/config_file.h"
 #include "client/remote.h"
 #include "client/url.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/yaml.h"
 
 /* Opens, sets one value, saves. Takes `value`. */
 static int change(const char *section, const char *key, json_t *value, struct trk_err *err)

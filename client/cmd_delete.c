@@ -3,7 +3,7 @@
 #include "client/cli.h"
 #include "client/job_ref.h"
 #include "client/remote.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 #define DELETE_TIMEOUT_MS 120000 /* the job finishes its calls first */
 

@@ -8,11 +8,11 @@
 #include "client/remote.h"
 #include "client/secret_file.h"
 #include "client/url.h"
-#include "libtrack/buf.h"
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define SUBMIT_TIMEOUT_MS (10 * 60 * INT64_C(1000)) /* an upload over a slow line */
 #define POLL_WAIT_MS      10000

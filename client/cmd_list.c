@@ -4,9 +4,9 @@
 #include "client/cli.h"
 #include "client/remote.h"
 #include "client/table.h"
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 #define HINT_MAX 300
 

@@ -6,9 +6,9 @@
 
 #include "client/cli.h"
 #include "client/remote.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define SECRET_MAX 4096
 

@@ -5,10 +5,10 @@
 #include "client/job_ref.h"
 #include "client/log_overlap.h"
 #include "client/remote.h"
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define FOLLOW_TAIL     2000
 #define FOLLOW_PAUSE_MS 500

@@ -2,8 +2,8 @@
 
 #include "client/cli.h"
 #include "client/manifest_input.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/yaml.h"
 
 int cmd_validate(struct cli *cli, struct trk_err *err)
 {

@@ -3,7 +3,7 @@
 #include <stdio.h>
 
 #include "client/cli.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 const struct cli_option cli_options[OPT_COUNT] = {
     [OPT_HELP] = {OPT_HELP, 'h', "help", NULL, false, "show this help"},

@@ -8,11 +8,11 @@
 
 #include "client/cli.h"
 #include "client/url.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
 
 struct config_file {
     char *path;

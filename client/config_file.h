@@ -17,8 +17,8 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/err.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/err.h"
 
 #define CONFIG_DEFAULT_REMOTE "http://127.0.0.1:7002"
 

@@ -2,8 +2,8 @@
 
 #include <stddef.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 struct rule {
     char *folder;  /* of its .gitignore: "" or "a/b" */

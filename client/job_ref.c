@@ -2,11 +2,11 @@
 
 #include <jansson.h>
 
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/manifest/manifest.h"
 
 static bool holds_manifest(const char *folder)
 {

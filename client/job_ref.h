@@ -5,7 +5,7 @@
 #define CLIENT_JOB_REF_H
 
 #include "client/cli.h"
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct job_ref {
     char *name, *version; /* owned */

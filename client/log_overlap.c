@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 /* Knuth-Morris-Pratt: how far the beginning of `now` agrees with what ends at each byte of
  * `before`; linear. */

@@ -4,9 +4,9 @@
 #include <unistd.h>
 
 #include "client/cli.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 static int print_error(const char *text)
 {

@@ -6,12 +6,12 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 
 #define STDIN_HINT_MS 2000
 

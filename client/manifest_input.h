@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 #include "client/cli.h"
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct manifest_input {
     json_t *manifest; /* owned: merged, with extra vars, checked */

@@ -8,8 +8,8 @@
 #include <unistd.h>
 
 #include "client/cli.h"
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 
 #define TICK_MS 100
 

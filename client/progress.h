@@ -5,7 +5,7 @@
 #ifndef CLIENT_PROGRESS_H
 #define CLIENT_PROGRESS_H
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct progress;
 

@@ -1,10 +1,10 @@
 #include "client/remote.h"
 
 #include "client/url.h"
-#include "libtrack/buf.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 int remote_open(struct remote *remote, const char *name, struct trk_err *err)
 {

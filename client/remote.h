@@ -17,8 +17,8 @@
 
 #include "client/cli.h"
 #include "client/config_file.h"
-#include "libtrack/err.h"
-#include "libtrack/http_client.h"
+#include "libtrack/base/err.h"
+#include "libtrack/http/http_client.h"
 
 struct remote {
     struct config_file *config;

@@ -1,7 +1,7 @@
 #include "client/secret_file.h"
 
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 #define SECRET_FILE_MAX ((size_t)256 << 10)
 

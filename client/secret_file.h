@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 /* Lines KEY=VALUE; blank lines, lines that begin with # or ;, and [sections] are passed over; case
  * is kept; blanks around, and quotes around a whole value, are dropped. `name` is for errors, which

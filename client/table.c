@@ -1,6 +1,6 @@
 #include "client/table.h"
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 struct table {
     size_t columns, count, size;

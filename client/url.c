@@ -2,8 +2,8 @@
 
 #include <ctype.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 static int check_characters(const char *text, struct trk_err *err)
 {

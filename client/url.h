@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 /* "localhost:7002" -> "https://localhost:7002/lifecycle": adds https:// when no scheme is given and
  * /lifecycle when there is no path, drops a trailing slash. Only http and https, no user name or

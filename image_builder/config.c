@@ -1,9 +1,9 @@
 #include "image_builder/config.h"
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 #define CONFIG_STRUCT struct builder_config
-#include "libtrack/config_table.h"
+#include "libtrack/config/config_table.h"
 
 static const struct trk_config_entry entries[] = {
     STRING("log_level", log_level, "info", "LOG_LEVEL", "debug, info, warn or error"),

@@ -8,7 +8,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libtrack/config.h"
+#include "libtrack/config/config.h"
 
 struct builder_config {
     char *log_level;

@@ -9,8 +9,8 @@
 
 #include "image_builder/config.h"
 #include "image_builder/store/store.h"
-#include "libtrack/http_server.h"
-#include "libtrack/metrics.h"
+#include "libtrack/http/http_server.h"
+#include "libtrack/metrics/metrics.h"
 
 struct build_queue;
 struct reporter;

@@ -5,9 +5,9 @@
 #include <sys/stat.h>
 
 #include "image_builder/service.h"
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/service.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/service.h"
 
 /* Sandboxes and pip need it absolute. */
 static int make_state_absolute(struct builder_config *config, struct trk_err *err)

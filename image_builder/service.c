@@ -6,11 +6,11 @@
 #include "image_builder/build/queue.h"
 #include "image_builder/build/reporter.h"
 #include "image_builder/housekeeping.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/jwt.h"
-#include "libtrack/mem.h"
-#include "libtrack/profile.h"
+#include "libtrack/auth/jwt.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/config/profile.h"
+#include "libtrack/data/json.h"
 #include "version.h"
 
 #define STORE_WAIT_MS   6000 /* for one that is ending: it has 5 s for that */

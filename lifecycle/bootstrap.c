@@ -4,11 +4,11 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/crypto.h"
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/profile.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/config/profile.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/lifecycle.h"

@@ -4,7 +4,7 @@
 #ifndef LIFECYCLE_BOOTSTRAP_H
 #define LIFECYCLE_BOOTSTRAP_H
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct lifecycle;
 

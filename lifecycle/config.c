@@ -2,11 +2,11 @@
 
 #include <string.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/profile.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/config/profile.h"
 
 #define CONFIG_STRUCT struct lifecycle_config
-#include "libtrack/config_table.h"
+#include "libtrack/config/config_table.h"
 
 static const struct trk_config_entry entries[] = {
     STRING("log_level", log_level, "info", "LOG_LEVEL", "debug, info, warn or error"),

@@ -7,7 +7,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libtrack/config.h"
+#include "libtrack/config/config.h"
 
 struct lifecycle_config {
     char *log_level;

@@ -10,8 +10,8 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "libtrack/metrics.h"
-#include "libtrack/pg.h"
+#include "libtrack/metrics/metrics.h"
+#include "libtrack/pg/pg.h"
 
 struct infra_target;
 struct deploy_queue;

@@ -8,12 +8,12 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/jwt.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/service.h"
+#include "libtrack/auth/jwt.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/service.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"

@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/data/json.h"
 
 #define REPLICAS_MAX 64
 

@@ -4,7 +4,7 @@
 #ifndef PUB_ANSWER_H
 #define PUB_ANSWER_H
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 #include "pub/worker.h"
 
 /* {job: {name, version, status, internal_name, replica_internal_names}, caller, decision,

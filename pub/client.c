@@ -8,8 +8,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 
 #define LINGER_MS        2000
 #define LINGER_MAX_BYTES (1024 * 1024)

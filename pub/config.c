@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 #define FIELD(name) offsetof(struct pub_config, name)
 #define DAY_MS      (INT64_C(24) * 3600 * 1000)

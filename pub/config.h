@@ -1,6 +1,6 @@
 /*
- * config.h - pub's settings (libtrack/config.h has the rules) and what is derived from them once at
- * the start. Read-only afterwards.
+ * config.h - pub's settings (libtrack/config/config.h has the rules) and what is derived from them
+ * once at the start. Read-only afterwards.
  */
 #ifndef PUB_CONFIG_H
 #define PUB_CONFIG_H
@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/config.h"
+#include "libtrack/config/config.h"
 
 struct pub_config {
     char *addr, *service_name, *state, *profile, *log_level;

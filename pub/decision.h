@@ -16,7 +16,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/h1.h"
+#include "libtrack/http/h1.h"
 
 struct pub_host;
 struct pub_job_stats;

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "pub/client.h"
 #include "pub/text.h"
 

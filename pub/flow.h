@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/h1.h"
+#include "libtrack/http/h1.h"
 
 struct pub_flow {
     char *bytes; /* PUB_BUFFER_SIZE, or NULL */

@@ -2,7 +2,7 @@
 #include <string.h>
 #include <sys/random.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 #include "pub/client.h"
 #include "pub/text.h"
 

@@ -7,7 +7,7 @@
 #include <string.h>
 #include <sys/socket.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 #define BACKLOG 4096
 

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 /* *port 0: takes a free one and tells. is_further: the port is ours already. shared: several
  * sockets will listen on it. TRK_CONFLICT when somebody else has the port. */

@@ -1,7 +1,7 @@
 /* What pub answers by itself: probes, metrics, and paths that lead nowhere. */
 #include <string.h>
 
-#include "libtrack/metrics.h"
+#include "libtrack/metrics/metrics.h"
 #include "pub/client.h"
 #include "pub/text.h"
 #include "version.h"

@@ -7,7 +7,7 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
+#include "libtrack/base/clock.h"
 
 #define BATCH 128
 

@@ -14,7 +14,7 @@
 #include <stdint.h>
 #include <sys/epoll.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 #include "pub/timer.h"
 
 #define PUB_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)

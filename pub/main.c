@@ -2,10 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/profile.h"
-#include "libtrack/service.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/service.h"
+#include "libtrack/config/profile.h"
 #include "pub/config.h"
 #include "pub/server.h"
 

@@ -11,7 +11,7 @@
 
 #include <stddef.h>
 
-#include "libtrack/h1.h"
+#include "libtrack/http/h1.h"
 
 enum pub_route_kind {
     PUB_ROUTE_NONE,

@@ -13,9 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "pub/client.h"
 #include "pub/events.h"
 #include "pub/listen.h"

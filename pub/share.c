@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 /* A decision as bytes: job, version, status, caller (when there is one) and the hosts, terminated
  * one behind the other. */

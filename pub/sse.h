@@ -8,7 +8,7 @@
 
 #include <stddef.h>
 
-#include "libtrack/buf.h"
+#include "libtrack/base/buf.h"
 
 struct pub_sse {
     struct trk_buf line, data;

@@ -3,8 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/metrics.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/metrics/metrics.h"
 
 void pub_stats_init(struct pub_stats *stats)
 {

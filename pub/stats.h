@@ -14,7 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/buf.h"
+#include "libtrack/base/buf.h"
 
 typedef _Atomic uint64_t pub_count;
 

@@ -1,6 +1,6 @@
 #include "pub/text.h"
 
-#include "libtrack/str.h"
+#include "libtrack/base/str.h"
 
 static const char hex[] = "0123456789abcdef";
 

@@ -11,7 +11,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "libtrack/h1.h"
+#include "libtrack/http/h1.h"
 
 struct pub_text {
     char *start, *at, *end;

@@ -4,7 +4,7 @@
 #ifndef PUB_TOKEN_H
 #define PUB_TOKEN_H
 
-#include "libtrack/h1.h"
+#include "libtrack/http/h1.h"
 
 /* Header X-Racetrack-Auth, else the cookie of that name (URL-decoded into `scratch`, which has room
  * for TRK_H1_TARGET_MAX bytes), else X-Racetrack-Esc-Auth, else X-Racetrack-User-Auth. *ret is

@@ -8,8 +8,8 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "pub/resolver.h"
 
 #define DEFAULT_PORT    "7000"

@@ -7,7 +7,7 @@
 
 #include <stdatomic.h>
 
-#include "libtrack/metrics.h"
+#include "libtrack/metrics/metrics.h"
 #include "pub/config.h"
 #include "pub/decision.h"
 #include "pub/loop.h"

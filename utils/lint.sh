@@ -20,7 +20,7 @@ mapfile -t shell_files < <(git ls-files --cached --others --exclude-standard | w
 done)
 
 check_format() { clang-format --dry-run --Werror "${c_files[@]}"; }
-# libtrack/banned.h makes most of them compile errors; this finds the ones in code that a build leaves out, and what cannot be poisoned.
+# libtrack/base/banned.h makes most of them compile errors; this finds the ones in code that a build leaves out, and what cannot be poisoned.
 check_banned() {
     ! grep -nE '(^|[^_[:alnum:]."])(strcpy|strcat|sprintf|vsprintf|strtok|gmtime|localtime|ctime|asctime|gets|popen|tmpnam|mktemp|system) ?\(' \
         "${c_files[@]}" | grep -vE '^[^:]+:[0-9]+: *(\*|//|/\*)'

@@ -13,7 +13,7 @@ PYTHON_CONFIG := $(PYTHON)-config
 
 $(WRAPPER_EXT): wrapper/python/_racetrack.c wrapper/ring.c wrapper/ring.h
 	@mkdir -p $(@D)
-	$(CC) -D_GNU_SOURCE -I. -include libtrack/banned.h -std=gnu17 -O2 -g -fPIC -shared $(filter-out -Wundef,$(WARNINGS)) \
+	$(CC) -D_GNU_SOURCE -I. -include libtrack/base/banned.h -std=gnu17 -O2 -g -fPIC -shared $(filter-out -Wundef,$(WARNINGS)) \
 	  $(if $(WERROR),-Werror) -fstack-protector-strong -fvisibility=hidden -Wl,-z,relro,-z,now \
 	  $(patsubst -I%,-isystem %,$(shell $(PYTHON_CONFIG) --includes)) -o $@ wrapper/python/_racetrack.c wrapper/ring.c
 

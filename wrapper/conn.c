@@ -10,8 +10,8 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 #define READ_SIZE      (16 * 1024)
 #define CHUNKS_EXTRA   (128 * 1024)

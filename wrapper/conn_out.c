@@ -8,7 +8,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 #define KEPT_SIZE (16 * 1024) /* of an empty buffer */
 

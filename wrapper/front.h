@@ -16,11 +16,11 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/clock.h"
-#include "libtrack/h1.h"
-#include "libtrack/metrics.h"
-#include "libtrack/proc.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/http/h1.h"
+#include "libtrack/metrics/metrics.h"
 #include "wrapper/options.h"
 #include "wrapper/ring.h"
 #include "wrapper/route.h"

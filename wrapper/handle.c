@@ -5,9 +5,9 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 const char *http_reason(int status)
 {

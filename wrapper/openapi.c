@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 /* JSON Schema of a Python annotation as the worker spells it; {} when it says nothing. */
 static json_t *schema_of(const char *type)

@@ -7,11 +7,11 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/yaml.h"
 #include "version.h"
 
 #define DEFAULT_PORT       7000

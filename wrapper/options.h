@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct wrapper_options {
     char *entrypoint_path;

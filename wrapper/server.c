@@ -16,9 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 
 #define EVENTS_MAX 128
 #define SWEEP_NS   TRK_NS_PER_S

@@ -10,9 +10,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 #define CONTROL_MAX   (64 << 20)
 #define FIRST_BACKOFF (100 * TRK_NS_PER_MS)

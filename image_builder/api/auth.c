@@ -3,9 +3,9 @@
 #include <talloc.h>
 
 #include "image_builder/image_builder.h"
-#include "libtrack/jwt.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/auth/jwt.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 #define PREFIX_BASIC  "Basic "
 #define PREFIX_BEARER "Bearer "

@@ -4,9 +4,9 @@
 
 #include "image_builder/build/queue.h"
 #include "image_builder/image_builder.h"
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 #define BODY_MAX           ((size_t)136 << 20) /* lifecycle's 96 MiB, base64, and the rest */
 #define HEARTBEAT_MS       2000 /* also how soon a client that went away is noticed */

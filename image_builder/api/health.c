@@ -2,8 +2,8 @@
 #include <unistd.h>
 
 #include "image_builder/image_builder.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "version.h"
 
 #define FREE_BYTES_LOW (UINT64_C(1) << 30)

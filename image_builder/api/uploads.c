@@ -2,7 +2,7 @@
 
 #include <pthread.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 struct uploads {
     struct store *store;

@@ -9,7 +9,7 @@
 #define IMAGE_BUILDER_API_UPLOADS_H
 
 #include "image_builder/store/store.h"
-#include "libtrack/clock.h"
+#include "libtrack/base/clock.h"
 
 #define UPLOADS_MAX    256
 #define UPLOAD_IDLE_NS (INT64_C(3600) * TRK_NS_PER_S)

@@ -6,9 +6,9 @@
 #include <talloc.h>
 
 #include "image_builder/api/uploads.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/oci/oci.h"
 
 #define BLOB_MAX      ((size_t)16 << 30)
 #define LIST_PAGE_MAX 1000

@@ -4,8 +4,8 @@
 
 #include "image_builder/api/uploads.h"
 #include "image_builder/api/v2.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 static int check_digest(struct trk_request *req, const char *digest, struct trk_err *err)
 {

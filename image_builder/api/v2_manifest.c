@@ -1,8 +1,8 @@
 #include <string.h>
 
 #include "image_builder/api/v2.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 static int check_reference(struct trk_request *req, struct trk_err *err)
 {

@@ -3,12 +3,12 @@
 #include <errno.h>
 #include <fcntl.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 #include "version.h"
 
 #define CODE_LEVEL   6

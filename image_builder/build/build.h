@@ -14,8 +14,8 @@
 
 #include "image_builder/build/log.h"
 #include "image_builder/image_builder.h"
-#include "libtrack/manifest.h"
-#include "libtrack/oci.h"
+#include "libtrack/manifest/manifest.h"
+#include "libtrack/oci/oci.h"
 
 /* Strings borrow from the request's JSON. */
 struct build_request {

@@ -6,11 +6,11 @@
 
 #include "image_builder/build/build.h"
 #include "image_builder/store/internal.h"
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 #define ENTRY_MAX 4096
 

@@ -9,10 +9,10 @@
 #include <sys/stat.h>
 
 #include "image_builder/build/build.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define ENTRIES_MAX 100000
 #define LISTING_MAX (64U << 20)

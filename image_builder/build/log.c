@@ -5,10 +5,10 @@
 #include <sodium.h>
 #include <stdarg.h>
 
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 #define LINE_MAX_BYTES 8192
 #define HIDDEN_MIN     4

@@ -10,8 +10,8 @@
 
 #include <stddef.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/err.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/err.h"
 
 struct build_log;
 

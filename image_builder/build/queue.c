@@ -7,10 +7,10 @@
 
 #include "image_builder/build/build.h"
 #include "image_builder/build/reporter.h"
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 #define WAITING_MAX  64
 #define LINES_MAX    (256U << 10)

@@ -12,7 +12,7 @@
 #include <stdint.h>
 
 #include "image_builder/image_builder.h"
-#include "libtrack/buf.h"
+#include "libtrack/base/buf.h"
 
 struct build_queue;
 struct build_job;

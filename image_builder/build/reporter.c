@@ -2,10 +2,10 @@
 
 #include <pthread.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/http_client.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/http/http_client.h"
 
 #define CALL_TIMEOUT_MS 2000
 #define FAILURE_REST_S  10

@@ -9,11 +9,11 @@
 #include <sys/stat.h>
 
 #include "image_builder/build/build.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/proc.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define PYTHON           "/usr/bin/python3"
 #define REQUIREMENTS_MAX (1U << 20)

@@ -9,10 +9,10 @@
 #include <unistd.h>
 
 #include "image_builder/build/build.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/proc.h"
-#include "libtrack/str.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/base/str.h"
 
 #define BWRAP "/usr/bin/bwrap"
 

@@ -4,11 +4,11 @@
 #include <sys/stat.h>
 
 #include "image_builder/build/build.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
 
 static int unpack_context(struct build *build, const char *into, struct trk_err *err)
 {

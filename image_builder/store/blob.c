@@ -2,11 +2,11 @@
 #include <fcntl.h>
 
 #include "image_builder/store/internal.h"
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 struct store_temp {
     struct store *store;

@@ -4,8 +4,8 @@
 #include <errno.h>
 
 #include "image_builder/store/internal.h"
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 
 static int64_t last_use(const struct stat *st)
 {

@@ -2,11 +2,11 @@
 #include <errno.h>
 
 #include "image_builder/store/internal.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 
 #define INDEX_DEPTH_MAX 4
 #define WALK_DEPTH_MAX  64

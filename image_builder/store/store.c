@@ -7,9 +7,9 @@
 #include <sys/file.h>
 
 #include "image_builder/store/internal.h"
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 char *store_path(const struct store *store, const char *fmt, ...)
 {

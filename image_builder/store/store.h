@@ -20,9 +20,9 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#include "libtrack/crypto.h"
-#include "libtrack/err.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/err.h"
+#include "libtrack/oci/oci.h"
 
 struct store;
 

@@ -17,8 +17,8 @@
 
 #include <jansson.h>
 
-#include "libtrack/http_server.h"
-#include "libtrack/pg.h"
+#include "libtrack/http/http_server.h"
+#include "libtrack/pg/pg.h"
 #include "lifecycle/domain/subject.h"
 #include "lifecycle/lifecycle.h"
 #include "lifecycle/store/job.h"

@@ -2,8 +2,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"

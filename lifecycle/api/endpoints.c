@@ -1,8 +1,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/endpoint.h"

@@ -1,10 +1,10 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/esc.h"

@@ -9,10 +9,10 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/store/event.h"

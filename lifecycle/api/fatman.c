@@ -6,7 +6,7 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/status.h"
 

@@ -1,5 +1,5 @@
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/esc.h"

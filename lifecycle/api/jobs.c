@@ -1,11 +1,11 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"

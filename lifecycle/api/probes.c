@@ -1,4 +1,4 @@
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "version.h"

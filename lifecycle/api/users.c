@@ -3,10 +3,10 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/crypto.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"

@@ -3,9 +3,9 @@
  */
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"

@@ -12,7 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct lifecycle; /* lifecycle/lifecycle.h: config, pool, infrastructure targets, metrics */
 struct subject;   /* lifecycle/domain/subject.h: who asks */

@@ -8,9 +8,9 @@
 #include <fcntl.h>
 #include <sys/file.h>
 
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/deploy/work.h"
 
 static char *instances_dir(const struct lifecycle *lc)

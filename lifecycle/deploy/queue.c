@@ -5,10 +5,10 @@
 #include <talloc.h>
 #include <time.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/status.h"

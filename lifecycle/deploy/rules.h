@@ -5,7 +5,7 @@
 #ifndef LIFECYCLE_DEPLOY_RULES_H
 #define LIFECYCLE_DEPLOY_RULES_H
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 #include "lifecycle/domain/subject.h"
 
 /* deploy_job on the job when its family exists, deploy_new_family otherwise. TRK_FORBIDDEN. */

@@ -1,8 +1,8 @@
 #include "lifecycle/deploy/secrets.h"
 
-#include "libtrack/crypto.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/store/generation.h"
 
 static void set_object(json_t *secrets, const char *key, const json_t *value)

@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 /* From the API's shapes; each may be NULL. Returns owned, NULL when there is no secret at all. */
 json_t *secrets_make(const json_t *git_credentials, const json_t *secret_vars);

@@ -2,10 +2,10 @@
 
 #include <talloc.h>
 
-#include "libtrack/json.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/schema.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/schema.h"
+#include "libtrack/manifest/manifest.h"
 #include "version.h"
 
 static const char *const reserved[] = {

@@ -7,7 +7,7 @@
 
 #include <jansson.h>
 
-#include "libtrack/crypto.h"
+#include "libtrack/base/crypto.h"
 #include "lifecycle/config.h"
 #include "lifecycle/infra/target.h"
 

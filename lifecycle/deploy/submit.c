@@ -3,12 +3,12 @@
  */
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/secrets.h"

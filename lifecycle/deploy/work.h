@@ -11,7 +11,7 @@
 #include <jansson.h>
 #include <pthread.h>
 
-#include "libtrack/http_client.h"
+#include "libtrack/http/http_client.h"
 #include "lifecycle/config.h"
 #include "lifecycle/infra/target.h"
 #include "lifecycle/lifecycle.h"

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 static const struct {
     const char *name, *fatman;

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "libtrack/jwt.h"
+#include "libtrack/auth/jwt.h"
 
 struct permission {
     const char *scope;

@@ -2,7 +2,7 @@
 
 #include <string.h>
 
-#include "libtrack/semver.h"
+#include "libtrack/data/semver.h"
 #include "lifecycle/domain/status.h"
 
 bool version_is_alias(const char *wanted)

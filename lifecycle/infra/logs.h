@@ -6,8 +6,8 @@
 
 #include <stddef.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/err.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/err.h"
 
 struct lifecycle;
 

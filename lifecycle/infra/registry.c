@@ -2,9 +2,9 @@
 
 #include <errno.h>
 
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/config.h"
 #include "lifecycle/infra/process/process.h"
 #include "lifecycle/lifecycle.h"

@@ -4,7 +4,7 @@
 #ifndef LIFECYCLE_INFRA_REGISTRY_H
 #define LIFECYCLE_INFRA_REGISTRY_H
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct infra_target;
 struct lifecycle;

@@ -16,8 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/err.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/err.h"
 
 struct infra_generation_spec {
     const char *generation_id;

@@ -1,6 +1,6 @@
 #include "lifecycle/store/deployment.h"
 
-#include "libtrack/crypto.h"
+#include "libtrack/base/crypto.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/queue.h"
 #include "lifecycle/store/rows.h"

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 struct deployment {
     const char *id, *status, *manifest, *error, *job_name, *job_version, *deployed_by, *build_logs,

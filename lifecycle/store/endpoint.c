@@ -1,8 +1,8 @@
 #include "lifecycle/store/endpoint.h"
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/store/rows.h"
 
 int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,

@@ -9,7 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 struct public_endpoint {
     const char *endpoint;

@@ -6,7 +6,7 @@
 
 #include <stddef.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 struct esc {
     const char *id, *name;

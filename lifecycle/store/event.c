@@ -1,8 +1,8 @@
 #include "lifecycle/store/event.h"
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/store/rows.h"
 
 int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,

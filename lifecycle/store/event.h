@@ -10,7 +10,7 @@
 
 #include <jansson.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 #define EVENT_CHANNEL "racetrack_event"
 

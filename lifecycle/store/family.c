@@ -1,6 +1,6 @@
 #include <string.h>
 
-#include "libtrack/clock.h"
+#include "libtrack/base/clock.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/rows.h"
 #include "lifecycle/store/subject.h"

@@ -9,7 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 #define GENERATION_STARTING "starting" /* its deployment is on the way */
 #define GENERATION_SERVING  "serving"

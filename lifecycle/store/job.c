@@ -1,6 +1,6 @@
 #include "lifecycle/store/job.h"
 
-#include "libtrack/clock.h"
+#include "libtrack/base/clock.h"
 #include "lifecycle/domain/version.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"

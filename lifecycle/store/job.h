@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 struct job {
     const char *id, *family_id, *name, *version;

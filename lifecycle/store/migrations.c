@@ -1,6 +1,6 @@
 #include "lifecycle/store/migrations.h"
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 static const struct trk_migration migrations[] = {
 #include "migrations.inc"

@@ -5,7 +5,7 @@
 #ifndef LIFECYCLE_STORE_MIGRATIONS_H
 #define LIFECYCLE_STORE_MIGRATIONS_H
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 /* Brings the database up to date; *ret_applied (may be NULL) says how many were missing. */
 int migrations_run(struct trk_pg_pool *pool, unsigned *ret_applied,

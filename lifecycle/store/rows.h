@@ -6,7 +6,7 @@
 
 #include <talloc.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 /* NULL for SQL null. */
 static inline const char *row_text(void *mem, const struct trk_pg_result *res, int row,

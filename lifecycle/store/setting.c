@@ -2,8 +2,8 @@
 
 #include <string.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/store/event.h"
 
 int setting_store_set(struct trk_pg *conn, const char *name, const json_t *value,

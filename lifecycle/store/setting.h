@@ -7,7 +7,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 #define SETTING_MAINTENANCE_MODE "maintenance_mode" /* JSON true or "true" */
 

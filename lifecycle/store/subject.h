@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 #include "lifecycle/domain/subject.h"
 
 /* Which permission rows are worth fetching; zeroed: all. */

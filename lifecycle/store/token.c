@@ -1,7 +1,7 @@
 #include <string.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"
 #include "lifecycle/store/subject.h"

@@ -6,7 +6,7 @@
 
 #include <stdbool.h>
 
-#include "libtrack/pg.h"
+#include "libtrack/pg/pg.h"
 
 struct user {
     const char *id, *username, *password; /* password: the hash */

@@ -12,11 +12,11 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/supervisor/internal.h"
 
 enum {

@@ -7,7 +7,7 @@
 #include <pthread.h>
 #include <stdbool.h>
 
-#include "libtrack/http_client.h"
+#include "libtrack/http/http_client.h"
 #include "lifecycle/config.h"
 #include "lifecycle/infra/target.h"
 #include "lifecycle/lifecycle.h"

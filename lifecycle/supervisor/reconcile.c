@@ -8,8 +8,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/infra/registry.h"
 #include "lifecycle/store/event.h"

@@ -7,11 +7,11 @@
 #include <sys/random.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/secrets.h"
 #include "lifecycle/deploy/spec.h"

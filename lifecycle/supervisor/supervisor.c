@@ -2,9 +2,9 @@
 
 #include <time.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/supervisor/internal.h"
 
 enum { HURRIED_MS = 100, USAGE_S = 30, CLEAN_S = 600, FIRST_CLEAN_S = 60 };

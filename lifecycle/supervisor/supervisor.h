@@ -9,7 +9,7 @@
 #ifndef LIFECYCLE_SUPERVISOR_SUPERVISOR_H
 #define LIFECYCLE_SUPERVISOR_SUPERVISOR_H
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 
 struct lifecycle;
 int supervisor_start(struct lifecycle *lc, struct trk_err *err) TRK_MUST_CHECK;

@@ -4,9 +4,9 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/deployment.h"
 #include "lifecycle/store/event.h"

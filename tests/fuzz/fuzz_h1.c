@@ -4,9 +4,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/err.h"
-#include "libtrack/h1.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/err.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/http/h1.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -1,8 +1,8 @@
 /* JSON: what is accepted is written back to a text that reads the same; NUL and depth stay out. */
 #include <stdint.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -3,9 +3,9 @@
 #include <sodium.h>
 #include <stdint.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/jwt.h"
-#include "libtrack/mem.h"
+#include "libtrack/auth/jwt.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/mem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

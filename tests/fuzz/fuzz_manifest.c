@@ -2,10 +2,10 @@
  * again when it is written and read. */
 #include <stdint.h>
 
-#include "libtrack/json.h"
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

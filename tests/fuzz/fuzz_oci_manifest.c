@@ -1,8 +1,8 @@
 /* Image manifests: an accepted one has valid digests and sizes only. */
 #include <stdint.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/oci/oci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

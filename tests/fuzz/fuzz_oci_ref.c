@@ -1,8 +1,8 @@
 /* Image references: an accepted one is put together again to a text that parses to the same. */
 #include <stdint.h>
 
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/oci/oci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,9 +4,9 @@
 #include <fcntl.h>
 #include <stdint.h>
 
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/oci/oci.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

@@ -4,8 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/err.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/err.h"
+#include "libtrack/base/mem.h"
 #include "pub/path.h"
 #include "pub/sse.h"
 #include "pub/token.h"

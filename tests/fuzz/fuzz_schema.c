@@ -2,9 +2,9 @@
  * the same value has the same faults, and they can be sent as JSON. */
 #include <stdint.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/schema.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/schema.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

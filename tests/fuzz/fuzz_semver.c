@@ -2,9 +2,9 @@
  * both ways round, patterns and versions exclude each other, resource names tell jobs apart. */
 #include <stdint.h>
 
-#include "libtrack/manifest.h"
-#include "libtrack/mem.h"
-#include "libtrack/semver.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/semver.h"
+#include "libtrack/manifest/manifest.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

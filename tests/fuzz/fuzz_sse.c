@@ -3,9 +3,9 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/http_client.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/http/http_client.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 

@@ -2,9 +2,9 @@
  * decoders accept is encoded back to the same text. */
 #include <stdint.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

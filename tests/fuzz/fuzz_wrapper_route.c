@@ -3,7 +3,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#include "libtrack/err.h"
+#include "libtrack/base/err.h"
 #include "wrapper/route.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);

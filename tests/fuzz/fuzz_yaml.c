@@ -1,9 +1,9 @@
 /* YAML: what is accepted is written back to a text that reads the same, every key has a line. */
 #include <stdint.h>
 
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/yaml.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
+#include "libtrack/data/yaml.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 

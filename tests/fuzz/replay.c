@@ -10,8 +10,8 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 #define INPUT_BYTES_MAX (64u << 20)
 

@@ -3,8 +3,8 @@
 #include <signal.h>
 #include <sys/stat.h>
 
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/infra/process/internal.h"
 
 /* Own parameter files are tiny: one write, nothing created. */

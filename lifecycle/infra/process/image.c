@@ -5,13 +5,13 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/oci/oci.h"
 #include "lifecycle/infra/process/internal.h"
 
 enum { MEMORY_BLOB_MAX = 16 << 20, LAYER_IDLE_S = 24 * 3600, TREE_DEPTH_MAX = 256 };

@@ -14,8 +14,8 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-#include "libtrack/http_client.h"
-#include "libtrack/proc.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/http/http_client.h"
 #include "lifecycle/infra/process/process.h"
 
 #define STATE_PREPARING "preparing" /* folder made, nothing started yet */

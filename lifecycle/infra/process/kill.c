@@ -10,9 +10,9 @@
 #include <fcntl.h>
 #include <signal.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/infra/process/internal.h"
 
 enum { CHILDREN_MAX = 64, KILL_TIMEOUT_MS = 5000 };

@@ -5,12 +5,12 @@
 #include <sys/eventfd.h>
 #include <sys/stat.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/crypto.h"
-#include "libtrack/file.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 #include "lifecycle/infra/process/internal.h"
 
 static struct process_target *self(const struct infra_target *t)

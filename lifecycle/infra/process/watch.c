@@ -11,11 +11,11 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/infra/process/internal.h"
 
 enum {

@@ -4,10 +4,10 @@
 #include <sys/file.h>
 #include <sys/stat.h>
 
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/infra/process/internal.h"
 
 /* Ids become folder names: nothing but a UUID's characters. */

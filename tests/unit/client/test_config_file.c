@@ -2,8 +2,8 @@
 #include <sys/stat.h>
 
 #include "client/config_file.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 static struct trk_err err;
 static char *path;

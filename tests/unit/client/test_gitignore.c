@@ -1,7 +1,7 @@
 #include <check.h>
 
 #include "client/gitignore.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 START_TEST(patterns_match_as_gitignore_5_says)
 {

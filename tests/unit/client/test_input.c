@@ -7,9 +7,9 @@
 #include "client/build_context.h"
 #include "client/log_overlap.h"
 #include "client/secret_file.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/oci/oci.h"
 
 static struct trk_err err;
 

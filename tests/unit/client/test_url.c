@@ -1,7 +1,7 @@
 #include <check.h>
 
 #include "client/url.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 
 static struct trk_err err;
 

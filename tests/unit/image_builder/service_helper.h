@@ -6,13 +6,13 @@
 #include <stdlib.h>
 
 #include "image_builder/service.h"
-#include "libtrack/file.h"
-#include "libtrack/http_client.h"
-#include "libtrack/json.h"
-#include "libtrack/jwt.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
-#include "libtrack/str.h"
+#include "libtrack/auth/jwt.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/data/json.h"
+#include "libtrack/http/http_client.h"
 
 static struct builder_config config;
 static struct service *service;

@@ -8,9 +8,9 @@
 #include "image_builder/build/queue.h"
 #include "image_builder/build/reporter.h"
 #include "image_builder/housekeeping.h"
-#include "libtrack/clock.h"
+#include "libtrack/base/clock.h"
 #include "tests/unit/image_builder/service_helper.h"
-#include "tests/unit/libtrack/tar_helper.h"
+#include "tests/unit/libtrack/oci/tar_helper.h"
 
 #define ADDER "class Adder:\n    def perform(self, a, b):\n        return a + b\n"
 #define EXTRA "\"jobtype_extra\":{\"entrypoint_path\":\"adder.py\",\"entrypoint_class\":\"Adder\"}"

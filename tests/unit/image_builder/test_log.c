@@ -1,8 +1,8 @@
 #include <check.h>
 
 #include "image_builder/build/log.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 static char *path;
 static struct trk_err err;

@@ -9,9 +9,9 @@
 #include <sys/wait.h>
 
 #include "image_builder/store/store.h"
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
 
 static char *root;
 static struct store *store;

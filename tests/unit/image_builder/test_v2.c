@@ -3,7 +3,7 @@
 #include <sys/stat.h>
 
 #include "image_builder/api/v2.h"
-#include "libtrack/oci.h"
+#include "libtrack/oci/oci.h"
 #include "tests/unit/image_builder/service_helper.h"
 
 #define HELLO   "hello, registry"

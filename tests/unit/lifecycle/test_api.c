@@ -3,10 +3,10 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/crypto.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/crypto.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/endpoint.h"

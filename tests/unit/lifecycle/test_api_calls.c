@@ -3,8 +3,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/json.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/setting.h"

@@ -4,8 +4,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/event.h"
 #include "tests/unit/support/lifecycle_api.h"

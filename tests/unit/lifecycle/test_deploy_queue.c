@@ -14,12 +14,12 @@
 #include <sys/wait.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/json.h"
-#include "libtrack/mem.h"
-#include "libtrack/proc.h"
-#include "libtrack/profile.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/config/profile.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"

@@ -15,12 +15,12 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/file.h"
-#include "libtrack/mem.h"
-#include "libtrack/oci.h"
-#include "libtrack/proc.h"
-#include "libtrack/str.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/file.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/base/proc.h"
+#include "libtrack/base/str.h"
+#include "libtrack/oci/oci.h"
 #include "lifecycle/infra/process/internal.h"
 #include "lifecycle/infra/process/process.h"
 

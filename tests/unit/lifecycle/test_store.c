@@ -5,8 +5,8 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/profile.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/config/profile.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/endpoint.h"

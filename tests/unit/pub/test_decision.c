@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "pub/decision.h"
 
 static const unsigned char key[PUB_TAG_KEY_SIZE] = "0123456789abcde";

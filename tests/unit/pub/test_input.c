@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "pub/answer.h"
 #include "pub/config.h"
 #include "pub/sse.h"

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "pub/path.h"
 
 static int route_of(const char *target, struct pub_route *r, char *scratch, const char **fault)

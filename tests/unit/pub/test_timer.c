@@ -1,8 +1,8 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "pub/timer.h"
 
 #define TICK_NS (INT64_C(1) << PUB_TICK_SHIFT)

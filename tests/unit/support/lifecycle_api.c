@@ -4,9 +4,9 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/json.h"
-#include "libtrack/log.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/log.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
 #include "lifecycle/store/esc.h"

@@ -9,8 +9,8 @@
 #include <check.h>
 #include <jansson.h>
 
-#include "libtrack/http_client.h"
-#include "libtrack/profile.h"
+#include "libtrack/config/profile.h"
+#include "libtrack/http/http_client.h"
 #include "lifecycle/api/api.h"
 #include "tests/unit/support/pg_cluster.h"
 

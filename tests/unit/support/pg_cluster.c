@@ -12,9 +12,9 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 
 struct pg_cluster {
     char *dir, *data, *log, *conninfo;

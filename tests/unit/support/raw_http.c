@@ -13,9 +13,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-#include "libtrack/buf.h"
-#include "libtrack/clock.h"
-#include "libtrack/mem.h"
+#include "libtrack/base/buf.h"
+#include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 
 #define BYTES_MAX (256 << 20)
 

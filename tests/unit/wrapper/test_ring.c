@@ -8,7 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "wrapper/ring.h"
 
 #define BODY_MAX (1 << 20)

@@ -2,7 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "libtrack/mem.h"
+#include "libtrack/base/mem.h"
 #include "wrapper/front.h"
 #include "wrapper/route.h"
 
