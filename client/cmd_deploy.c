@@ -13,6 +13,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
+#include "libtrack/manifest/manifest.h"
 
 #define SUBMIT_TIMEOUT_MS (10 * 60 * INT64_C(1000)) /* an upload over a slow line */
 #define POLL_WAIT_MS      10000
@@ -285,7 +286,7 @@ static int submit_and_follow(struct remote *remote, const struct manifest_input 
     struct deployment d = {
         .remote = remote,
         .name = trk_json_string_or(input->manifest, "name", ""),
-        .version = trk_json_string_or(input->manifest, "version", "0.0.1"),
+        .version = trk_manifest_version(input->manifest),
     };
     (void)printf("deploying %s %s to %s\n", d.name, d.version, remote->shown);
     (void)fflush(stdout);

@@ -39,8 +39,7 @@ static int from_folder(struct job_ref *ref, const struct cli *cli, struct trk_er
     }
     const char *version = cli->values[OPT_VERSION];
     ref->name = trk_xstrdup(trk_json_string_or(manifest, "name", ""));
-    ref->version = trk_xstrdup(version != NULL ? version
-                                               : trk_json_string_or(manifest, "version", "0.0.1"));
+    ref->version = trk_xstrdup(version != NULL ? version : trk_manifest_version(manifest));
     ref->reading = trk_xasprintf("%s is read as a folder, whose manifest names the job %s %s",
                                  folder, ref->name, ref->version);
     return 0;

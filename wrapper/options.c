@@ -12,6 +12,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 #include "version.h"
 
 #define DEFAULT_PORT       7000
@@ -125,12 +126,12 @@ static int apply_manifest(struct wrapper_options *o, const json_t *manifest, str
         o->home_page = trk_xasprintf("/%s", text);
     }
     const char *name = json_string_value(json_object_get(manifest, "name"));
-    const char *version = json_string_value(json_object_get(manifest, "version"));
+    const char *version = trk_manifest_version(manifest);
     if (name != NULL && *o->job_name == '\0') {
         free(o->job_name);
         o->job_name = trk_xstrdup(name);
     }
-    if (version != NULL && *o->job_version == '\0') {
+    if (*o->job_version == '\0') {
         free(o->job_version);
         o->job_version = trk_xstrdup(version);
     }

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdarg.h>
 
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
@@ -54,9 +55,8 @@ int build_request_read(const json_t *body, struct build_request *ret, struct trk
         return trk_err_set(err, TRK_INVALID,
                            "deployment_id: letters, digits, '-' and '_' only, 64 at most");
     }
-    if (json_string_length(json_object_get(request.manifest, "name")) == 0 ||
-        json_string_length(json_object_get(request.manifest, "version")) == 0) {
-        return trk_err_set(err, TRK_INVALID, "manifest: name and version are required");
+    if (json_string_length(json_object_get(request.manifest, "name")) == 0) {
+        return trk_err_set(err, TRK_INVALID, "manifest: name is required");
     }
     *ret = request;
     return 0;
@@ -134,19 +134,16 @@ int build_check_cancel(const struct build *build, struct trk_err *err)
 
 /* ---- the job type ---- */
 
-/* "latest", our version, or a pattern with '*' that it matches. */
-static bool is_our_version(const char *pattern)
+void build_warn(struct build *build, const char *fmt, ...)
 {
-    if (strcmp(pattern, "latest") == 0) {
-        return true;
-    }
-    const char *star = strchr(pattern, '*');
-    if (star == NULL) {
-        return strcmp(pattern, TRK_VERSION) == 0;
-    }
-    size_t before = (size_t)(star - pattern);
-    return strncmp(pattern, TRK_VERSION, before) == 0 && strlen(TRK_VERSION) >= before &&
-           trk_str_has_suffix(TRK_VERSION + before, star + 1);
+    trk_autofree char *text = NULL;
+    va_list args;
+    va_start(args, fmt);
+    int len = vasprintf(&text, fmt, args);
+    va_end(args);
+    trk_assert(len >= 0);
+    (void)trk_buf_addf(&build->warnings, "%s%s", build->warnings.len > 0 ? "\n" : "", text);
+    build_log_printf(build->log, "Warning: %s", text);
 }
 
 static int unsupported(const char *what, const char *instead, struct trk_err *err)
@@ -178,21 +175,19 @@ static int check_python_version(const struct build *build, struct trk_err *err)
                                  want, have);
 }
 
+/* What runs otherwise than the manifest says is a warning of the deployment. */
+static void note_ignored(struct build *build)
+{
+    trk_autofree struct trk_faults *notes = trk_xcalloc(1, sizeof(*notes));
+    trk_manifest_note_ignored(build->request.manifest, notes);
+    for (size_t i = 0; i < notes->count && i < TRK_FAULTS_MAX; i++) {
+        build_warn(build, "%s: %s", notes->list[i].path, notes->list[i].text);
+    }
+}
+
 int build_check_job_type(struct build *build, struct trk_err *err)
 {
     const json_t *manifest = build->request.manifest;
-    const char *text = trk_json_string_or(manifest, "jobtype", NULL);
-    if (text == NULL) {
-        text = trk_json_string_or(manifest, "lang", "python3");
-    }
-    size_t len = strcspn(text, ":");
-    const char *version = text[len] == ':' ? text + len + 1 : "latest";
-    if (len != strlen("python3") || memcmp(text, "python3", len) != 0 || !is_our_version(version)) {
-        return trk_err_set(err, TRK_INVALID,
-                           "jobtype: '%.100s' is not available on this set-up; available: "
-                           "python3:latest, python3:" TRK_VERSION,
-                           text);
-    }
     if (json_array_size(json_object_get(manifest, "system_dependencies")) > 0) {
         return unsupported("system_dependencies",
                            "install the packages on the machine that runs the jobs", err);
@@ -202,6 +197,9 @@ int build_check_job_type(struct build *build, struct trk_err *err)
         return unsupported("a Dockerfile of the job's own", "use job type python3", err);
     }
     int rc = trk_manifest_python(manifest, &build->python, err);
+    if (rc == 0) {
+        note_ignored(build);
+    }
     return rc < 0 ? rc : check_python_version(build, err);
 }
 
@@ -340,7 +338,7 @@ static int run_steps(struct build *build, struct trk_err *err)
 int build_run(struct build *build, struct trk_err *err)
 {
     build->job_name = trk_json_string_or(build->request.manifest, "name", "");
-    build->job_version = trk_json_string_or(build->request.manifest, "version", "");
+    build->job_version = trk_manifest_version(build->request.manifest);
     add_secrets(build);
     build_log_printf(build->log, "Building %s %s (deployment %s)", build->job_name,
                      build->job_version, build->request.deployment_id);

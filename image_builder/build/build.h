@@ -64,6 +64,8 @@ void build_fini(struct build *build);
 
 /* -- steps -- */
 void build_begin_phase(struct build *build, const char *phase);
+/* A line of the log and of the deployment's warnings. */
+void build_warn(struct build *build, const char *fmt, ...) TRK_PRINTF(2, 3);
 int build_check_cancel(const struct build *build, struct trk_err *err) TRK_MUST_CHECK;
 /* Is the job type one that this set-up builds, and the manifest free of what it does not? */
 int build_check_job_type(struct build *build, struct trk_err *err) TRK_MUST_CHECK;

@@ -11,6 +11,7 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
+#include "libtrack/manifest/manifest.h"
 
 #define WAITING_MAX  64
 #define LINES_MAX    (256U << 10)
@@ -263,7 +264,7 @@ static json_t *run_build(struct build_job *job)
     build.ctx = &phase_ctx;
     trk_assert(build_request_read(job->body, &build.request, &err) == 0); /* checked at start */
     build.job_name = trk_json_string_or(build.request.manifest, "name", "");
-    build.job_version = trk_json_string_or(build.request.manifest, "version", "");
+    build.job_version = trk_manifest_version(build.request.manifest);
     const char *labels[2] = {build.job_name, build.job_version};
     trk_series_add(trk_metric_series(queue->ib->m.requests, labels), 1);
     trk_metric_add(queue->ib->m.active_tasks, 1);

@@ -147,16 +147,12 @@ void build_compare_manifest(struct build *build)
         compare_members(own, build->request.manifest, &names);
     }
     if (rc < 0) {
-        (void)trk_buf_addf(&build->warnings, "the manifest in the repository can not be read: %s",
-                           err.text);
+        build_warn(build, "the manifest in the repository can not be read: %s", err.text);
     } else if (names.len > 0) {
-        (void)trk_buf_addf(&build->warnings,
-                           "the manifest in the repository differs from the submitted one in: %s "
-                           "(was a change not pushed?)",
-                           names.data);
-    }
-    if (build->warnings.len > 0) {
-        build_log_printf(build->log, "Warning: %s", build->warnings.data);
+        build_warn(build,
+                   "the manifest in the repository differs from the submitted one in: %s "
+                   "(was a change not pushed?)",
+                   names.data);
     }
     trk_buf_fini(&names);
 }

@@ -39,12 +39,17 @@ static int find_route(struct trk_request *req, const char *path, struct trk_err 
     if (req->match.route != NULL || req->match.allow[0] != '\0' || options->alias == NULL) {
         return 0;
     }
+    char *asked = req->match.path;
     const char *other = options->alias(req, path);
     if (other == NULL) {
         return 0;
     }
     req->is_alias = true;
-    return http_routes_find(req->server->routes, req, req->method, other, &req->match, err);
+    int code = http_routes_find(req->server->routes, req, req->method, other, &req->match, err);
+    if (code == 0 && req->match.route == NULL && req->match.allow[0] == '\0') {
+        req->match.path = asked; /* what the answer names */
+    }
+    return code;
 }
 
 /* The target's path without scheme and authority (absolute-form, RFC 9112 §3.2.2) and query. */

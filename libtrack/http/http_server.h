@@ -162,7 +162,6 @@ const char *trk_req_peer(const struct trk_request *req);   /* "127.0.0.1" */
 const json_t *trk_req_json(const struct trk_request *req); /* parsed body, or NULL */
 const void *trk_req_body(const struct trk_request *req,
                          size_t *ret_len); /* of RAW_BODY routes; of JSON ones it is gone */
-bool trk_req_is_alias(const struct trk_request *req);
 bool trk_req_is_disconnected(const struct trk_request *req);
 struct trk_http_server *trk_req_server(const struct trk_request *req);
 const struct trk_route *trk_req_route(const struct trk_request *req);

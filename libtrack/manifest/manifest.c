@@ -8,6 +8,7 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 #include "libtrack/data/semver.h"
+#include "version.h"
 
 /* ---- job type ---- */
 
@@ -72,6 +73,51 @@ int trk_manifest_python(const json_t *manifest, struct trk_python_spec *ret, str
     return 0;
 }
 
+const char *trk_manifest_version(const json_t *manifest)
+{
+    const char *version = trk_json_string_or(manifest, "version", NULL);
+    return version != NULL ? version : TRK_MANIFEST_VERSION;
+}
+
+/* `latest`, the installed version, or a pattern with '*' that it matches. */
+static bool is_installed_version(const char *pattern)
+{
+    const char *star = strchr(pattern, '*');
+    if (star == NULL) {
+        return strcmp(pattern, "latest") == 0 || strcmp(pattern, TRK_VERSION) == 0;
+    }
+    size_t before = (size_t)(star - pattern);
+    return strncmp(pattern, TRK_VERSION, before) == 0 && strlen(TRK_VERSION) >= before &&
+           trk_str_has_suffix(TRK_VERSION + before, star + 1);
+}
+
+void trk_manifest_note_ignored(const json_t *manifest, struct trk_faults *notes)
+{
+    static const struct {
+        const char *key, *text;
+    } ignored[] = {
+        {"debian_version", "has no effect: jobs run on this installation's own system"},
+        {"debian_backports", "has no effect: jobs run on this installation's own system"},
+        {"memray_profiler", "has no effect: there is no memory profiler in the job wrapper"},
+    };
+    const char *name, *version;
+    if (trk_manifest_job_type(manifest, &name, &version, NULL) == 0 &&
+        !is_installed_version(version)) {
+        trk_faults_add(notes, "jobtype", "version",
+                       "%s:%.60s is not installed; the job runs on %s:%s, write '%s:latest'", name,
+                       version, name, TRK_VERSION, name);
+    }
+    const json_t *extra = json_object_get(manifest, "jobtype_extra");
+    for (size_t i = 0; i < TRK_COUNT(ignored); i++) {
+        json_t *value = json_object_get(extra, ignored[i].key);
+        if (value != NULL && !json_is_null(value) && !json_is_false(value)) {
+            char path[64];
+            (void)snprintf(path, sizeof(path), "jobtype_extra.%s", ignored[i].key);
+            trk_faults_add(notes, path, "ignored", "%s", ignored[i].text);
+        }
+    }
+}
+
 /* ---- what the API shows ---- */
 
 static json_t *copied_or(const json_t *object, const char *key, json_t *otherwise)
@@ -92,7 +138,7 @@ json_t *trk_manifest_full(const json_t *manifest)
         {"name", NULL},
         {"owner_email", NULL},
         {"git", NULL},
-        {"version", "0.0.1"},
+        {"version", TRK_MANIFEST_VERSION},
         {"jobtype", NULL},
         {"lang", NULL},
         {"extends", NULL},

@@ -35,6 +35,14 @@ int trk_manifest_load(const char *path, const char *const *extra_vars, json_t **
  * text or overflow. */
 int trk_quantity_parse(const char *text, int64_t *ret_milli, struct trk_err *err) TRK_MUST_CHECK;
 
+/* The job's version; TRK_MANIFEST_VERSION when the manifest names none. Borrows. */
+#define TRK_MANIFEST_VERSION "0.0.1"
+const char *trk_manifest_version(const json_t *manifest);
+
+/* What is accepted and does not take effect as written (a pinned version of a job type that is not
+ * the installed one, settings of other base images): added to `notes`, one each. */
+void trk_manifest_note_ignored(const json_t *manifest, struct trk_faults *notes);
+
 /* The job type as a plain record, whichever era's spelling the manifest uses ("python3" for `lang:
  * python3` too). Strings borrow from the manifest, valid until it goes; NULL when absent. */
 struct trk_python_spec {

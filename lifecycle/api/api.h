@@ -61,6 +61,8 @@ json_t *api_time_or_null(int64_t unix_s); /* null for 0 */
 
 /* The fatman era (fatman.c). */
 const char *api_fatman_alias(struct trk_request *req, const char *path);
+/* Takes value; returns it as clients of the fatman era read it. */
+json_t *api_fatman(json_t *value);
 json_t *api_fatman_reply(struct trk_request *req, json_t *value);
 
 /* The event stream (events.c). */

@@ -98,8 +98,8 @@ static int add_job(struct trk_request *req, const struct deployment *d, json_t *
     if (code == 0) {
         json_t *value = api_job_json(req, job);
         (void)json_object_set(reply, "job", value);
-        (void)json_object_set_new(reply, "fatman",
-                                  value); /* this path has no fatman-era spelling */
+        /* both eras ask on this path */
+        (void)json_object_set_new(reply, "fatman", api_fatman(value));
     }
     return code == TRK_NOT_FOUND ? 0 : code; /* deleted since */
 }

@@ -7,6 +7,7 @@
 #include <talloc.h>
 
 #include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/status.h"
 
@@ -106,11 +107,76 @@ static const char *old_key(const char *key)
     return key;
 }
 
+/* A manifest as that era's clients read it: they refuse one that has any other key. */
+static json_t *era_manifest(const json_t *manifest)
+{
+    static const char *const same[] = {"name",
+                                       "owner_email",
+                                       "git",
+                                       "version",
+                                       "extends",
+                                       "golang",
+                                       "docker",
+                                       "image_type",
+                                       "system_dependencies",
+                                       "build_env",
+                                       "runtime_env",
+                                       "secret_build_env_file",
+                                       "secret_runtime_env_file",
+                                       "labels",
+                                       "public_endpoints",
+                                       "replicas",
+                                       "resources"};
+    static const struct {
+        const char *section, *key;
+    } moved[] = {{"python", "requirements_path"},
+                 {"python", "entrypoint_path"},
+                 {"python", "entrypoint_class"},
+                 {"golang", "gomod"},
+                 {"docker", "dockerfile_path"}};
+    json_t *out = json_object();
+    for (size_t i = 0; i < TRK_COUNT(same); i++) {
+        json_t *value = json_object_get(manifest, same[i]);
+        (void)json_object_set_new(out, same[i],
+                                  value != NULL ? json_deep_copy(value) : json_null());
+    }
+    const char *type = trk_json_string_or(manifest, "jobtype", NULL);
+    type = type != NULL ? type : trk_json_string_or(manifest, "lang", "python3");
+    (void)json_object_set_new(out, "lang", json_stringn(type, strcspn(type, ":")));
+    json_t *python = json_object_get(manifest, "python");
+    (void)json_object_set_new(out, "python",
+                              json_is_object(python) ? json_deep_copy(python) : json_null());
+    const json_t *extra = json_object_get(manifest, "jobtype_extra");
+    for (size_t i = 0; i < TRK_COUNT(moved); i++) {
+        json_t *value = json_object_get(extra, moved[i].key);
+        if (!json_is_string(value)) {
+            continue;
+        }
+        if (!json_is_object(json_object_get(out, moved[i].section))) {
+            (void)json_object_set_new(out, moved[i].section, json_object());
+        }
+        (void)json_object_set(json_object_get(out, moved[i].section), moved[i].key, value);
+    }
+    return out;
+}
+
+/* …/job/NAME/VERSION -> …/fatman/NAME/VERSION */
+static json_t *era_url(const char *url)
+{
+    static const char today[] = "/job/";
+    const char *end = url + strlen(url);
+    for (int slashes = 0; end > url && slashes < 3;) {
+        slashes += *--end == '/';
+    }
+    return strncmp(end, today, sizeof(today) - 1) == 0
+               ? json_sprintf("%.*s/fatman/%s", (int)(end - url), url, end + sizeof(today) - 1)
+               : json_string(url);
+}
+
 /* What belongs to users keeps its keys. */
 static bool is_opaque(const char *key)
 {
-    return strcmp(key, "manifest") == 0 || strcmp(key, "properties") == 0 ||
-           strcmp(key, "infrastructure_stats") == 0;
+    return strcmp(key, "properties") == 0 || strcmp(key, "infrastructure_stats") == 0;
 }
 
 static json_t *renamed(json_t *value);
@@ -124,6 +190,10 @@ static json_t *renamed_object(json_t *value)
         if (strcmp(key, "status") == 0 && json_is_string(member) &&
             strcmp(json_string_value(member), JOB_STARTING) == 0) {
             (void)json_object_set_new(out, key, json_string("created"));
+        } else if (strcmp(key, "manifest") == 0 && json_is_object(member)) {
+            (void)json_object_set_new(out, key, era_manifest(member));
+        } else if (strcmp(key, "pub_url") == 0 && json_is_string(member)) {
+            (void)json_object_set_new(out, key, era_url(json_string_value(member)));
         } else if (is_opaque(key)) {
             (void)json_object_set(out, key, member);
         } else {
@@ -152,8 +222,13 @@ static json_t *renamed(json_t *value)
     return value;
 }
 
+json_t *api_fatman(json_t *value)
+{
+    return renamed(value);
+}
+
 json_t *api_fatman_reply(struct trk_request *req, json_t *value)
 {
     (void)req;
-    return renamed(value);
+    return api_fatman(value);
 }

@@ -55,9 +55,9 @@ static json_t *object_json(const char *text)
 
 json_t *api_job_json(struct trk_request *req, const struct job *job)
 {
-    char *pub_url = talloc_asprintf(
-        trk_req_mem(req), "%s/%s/%s/%s", api_lifecycle(req)->config->external_pub_url,
-        trk_req_is_alias(req) ? "fatman" : "job", job->name, job->version);
+    char *pub_url = talloc_asprintf(trk_req_mem(req), "%s/job/%s/%s",
+                                    api_lifecycle(req)->config->external_pub_url, job->name,
+                                    job->version);
     return json_pack(
         "{s:s,s:s,s:s,s:I,s:I,s:s,s:o,s:s?,s:s?,s:s,s:s?,s:s?,s:s?,s:s?,s:o,s:s?,s:o,s:s?,s:o}",
         "name", job->name, "version", job->version, "status", job->status, "create_time",

@@ -26,7 +26,7 @@ static const char *const reserved[] = {
 void spec_job(const json_t *manifest, const char **ret_name, const char **ret_version)
 {
     *ret_name = trk_json_string_or(manifest, "name", "");
-    *ret_version = trk_json_string_or(manifest, "version", "0.0.1");
+    *ret_version = trk_manifest_version(manifest);
 }
 
 const char *spec_job_type(void *mem, const json_t *manifest)

@@ -138,6 +138,31 @@ def test_a_server_that_is_away(lone):
     assert "127.0.0.1:1" in done.stderr and "make up" in done.stderr
 
 
+def test_a_manifest_without_a_version_is_0_0_1_everywhere(cli, make_job, platform):
+    folder, name = make_job()
+    manifest = (folder / "job.yaml").read_text().replace("version: 0.0.1\n", "")
+    assert "version:" not in manifest
+    (folder / "job.yaml").write_text(manifest)
+    assert 'version: "0.0.1"' in cli("validate", folder).stdout
+    cli("deploy", folder, "dev")
+    job = platform.lifecycle.get(f"/api/v1/job/{name}/latest").json()
+    assert job["version"] == "0.0.1" and job["manifest"]["version"] == "0.0.1" and job["manifest_yaml"] == manifest
+    health = platform.pub.get(f"/pub/job/{name}/0.0.1/health").json()
+    assert health["job_version"] == "0.0.1"
+    cli("delete", name, "--version", "0.0.1")
+
+
+def test_a_pinned_job_type_runs_on_the_installed_one_with_a_warning(cli, make_job, platform):
+    folder, name = make_job()
+    manifest = (folder / "job.yaml").read_text().replace("python3:latest", "python3:2.15.0")
+    (folder / "job.yaml").write_text(manifest + "  debian_version: slim-bullseye\n  memray_profiler: true\n")
+    done = cli("deploy", folder, "dev")
+    for said in ("python3:2.15.0 is not installed", "jobtype_extra.debian_version: has no effect", "jobtype_extra.memray_profiler: has no effect"):
+        assert said in done.stdout + done.stderr, said
+    assert platform.call(name, {"numbers": [40, 2]}).json() == 42
+    cli("delete", name, "--version", "0.0.1")
+
+
 def test_validate_prints_the_merged_manifest(lone, make_job):
     folder, name = make_job()
     (folder / "base.yaml").write_text((folder / "job.yaml").read_text())

@@ -399,7 +399,8 @@ def test_a_fatman_era_client_deploys_and_deletes(platform):
     path = f"/api/v1/deploy/{deployment.json()['id']}"
     done = wait_for(lambda: (d := api.get(path).json())["status"] != "in_progress" and d, 60, "the deployment ends")
     assert done["status"] == "done", done["error"]
-    assert done["fatman"]["name"] == name
+    assert done["fatman"]["name"] == name and done["fatman"]["pub_url"].endswith(f"/pub/fatman/{name}/0.0.1")
+    assert done["job"]["pub_url"].endswith(f"/pub/job/{name}/0.0.1") and done["job"]["manifest"]["jobtype"] is None
     fatman = api.get(f"/api/v1/fatman/{name}/latest").json()
     assert fatman["status"] == "running" and f"/fatman/{name}/0.0.1" in fatman["pub_url"]
     assert name in [f["name"] for f in api.get("/api/v1/fatman").json()]
@@ -410,3 +411,31 @@ def test_a_fatman_era_client_deploys_and_deletes(platform):
     assert api.post(f"/api/v1/fatman/{name}/0.0.1/redeploy").status_code == 200
     assert api.delete(f"/api/v1/fatman/{name}/0.0.1").status_code == 200
     assert api.get(f"/api/v1/fatman/{name}/0.0.1").status_code == 404
+
+
+# What a 2.2.0 client's models have; any other key of a manifest fails there.
+FATMAN_MANIFEST_KEYS = set(
+    "name owner_email git version lang extends python golang docker image_type system_dependencies build_env runtime_env "
+    "secret_build_env_file secret_runtime_env_file labels public_endpoints replicas resources".split()
+)
+
+
+def test_a_job_of_today_is_a_fatman_to_clients_of_that_era(platform, deployed):
+    name = deployed("python-class")
+    api = platform.lifecycle
+    one = api.get(f"/api/v1/fatman/{name}/latest").json()
+    listed = next(f for f in api.get("/api/v1/fatman").json() if f["name"] == name)
+    for fatman in (one, listed):
+        manifest = fatman["manifest"]
+        assert set(manifest) == FATMAN_MANIFEST_KEYS
+        assert manifest["lang"] == "python3"
+        assert manifest["python"] == {"entrypoint_path": "adder.py", "entrypoint_class": "AdderModel"}
+        assert set(manifest["git"]) == {"remote", "branch", "directory"} and manifest["replicas"] == 1
+        assert fatman["pub_url"].endswith(f"/pub/fatman/{name}/0.0.1")
+    job = api.get(f"/api/v1/job/{name}/latest").json()
+    assert job["manifest"]["jobtype"] == "python3:latest" and job["pub_url"].endswith(f"/pub/job/{name}/0.0.1")
+
+
+def test_a_path_that_is_not_there_is_named_as_it_was_asked_for(platform):
+    answer = platform.lifecycle.get("/api/v1/fatman/a/b/c/d")
+    assert answer.status_code == 404 and "/api/v1/fatman/a/b/c/d" in answer.json()["error"]

@@ -186,8 +186,7 @@ static const struct {
     {"\"jobtype_extra\":{\"entrypoint_path\":\"adder.py\",\"requirements_path\":\"r.txt\"}",
      "not_found", "r.txt"},
     {"\"jobtype_extra\":{}", "invalid", "entrypoint_path"},
-    {EXTRA ",\"jobtype\":\"golang:latest\"", "invalid", "python3:latest, python3:"},
-    {EXTRA ",\"jobtype\":\"python3:9.9.9\"", "invalid", "python3:latest, python3:"},
+    {EXTRA ",\"jobtype\":\"golang:latest\"", "invalid", "available: python3"},
     {EXTRA ",\"system_dependencies\":[\"gcc\"]", "invalid", "system_dependencies"},
     {EXTRA ",\"docker\":{\"dockerfile_path\":\"Dockerfile\"}", "invalid", "Dockerfile"},
     {"\"jobtype_extra\":{\"entrypoint_path\":\"adder.py\",\"python_version\":\"2.7\"}", "invalid",
@@ -217,6 +216,23 @@ START_TEST(mistakes_are_named)
     ck_assert_uint_eq(json_array_size(json_object_get(result, "image_names")), 0);
     ck_assert_ptr_nonnull(strstr(text_of(result, "logs"), "ERROR: "));
     assert_workspaces_are_gone();
+}
+END_TEST
+
+START_TEST(what_has_no_effect_is_a_warning)
+{
+    add_file("adder.py", ADDER);
+    json_auto_t *result = build("\"jobtype_extra\":{\"entrypoint_path\":\"adder.py\","
+                                "\"memray_profiler\":true,\"debian_version\":null}",
+                                json_pack("{s:{s:s, s:s, s:{s:s, s:b, s:n}}}", "manifest", "name",
+                                          "adder", "jobtype", "python3:2.15.0", "jobtype_extra",
+                                          "entrypoint_path", "adder.py", "memray_profiler", 1,
+                                          "debian_version"));
+    ck_assert(json_is_null(json_object_get(result, "error")));
+    const char *warnings = text_of(result, "warnings");
+    ck_assert_ptr_nonnull(strstr(warnings, "jobtype: python3:2.15.0 is not installed"));
+    ck_assert_ptr_nonnull(strstr(warnings, "jobtype_extra.memray_profiler: has no effect"));
+    ck_assert_ptr_null(strstr(warnings, "debian_version"));
 }
 END_TEST
 
@@ -256,7 +272,7 @@ START_TEST(requests_are_checked)
     ck_assert_int_eq(answer.status, 400);
     json_auto_t *type = build(EXTRA, json_pack("{s:i}", "tag", 5));
     ck_assert_int_eq(answer.status, 422);
-    json_auto_t *manifest = build(EXTRA, json_pack("{s:{s:s}}", "manifest", "name", "x"));
+    json_auto_t *manifest = build(EXTRA, json_pack("{s:{s:s}}", "manifest", "version", "1"));
     ck_assert_int_eq(answer.status, 400);
 }
 END_TEST
@@ -527,6 +543,7 @@ int main(void)
     tcase_add_test(tc, same_input_same_digest);
     tcase_add_test(tc, files_with_secrets_stay_out);
     tcase_add_loop_test(tc, mistakes_are_named, 0, TRK_COUNT(mistakes));
+    tcase_add_test(tc, what_has_no_effect_is_a_warning);
     tcase_add_test(tc, hostile_sources_are_refused);
     tcase_add_test(tc, requests_are_checked);
     tcase_add_test(tc, git_remotes_are_checked_before_git_runs);
