@@ -14,6 +14,7 @@
 
 #include "image_builder/build/log.h"
 #include "image_builder/image_builder.h"
+#include "libtrack/base/args.h"
 #include "libtrack/manifest/manifest.h"
 #include "libtrack/oci/oci.h"
 
@@ -91,17 +92,6 @@ int build_python_version(char out[16], struct trk_err *err) TRK_MUST_CHECK;
 int build_check_path(const char *what, const char *path, struct trk_err *err) TRK_MUST_CHECK;
 
 /* -- sandbox.c: commands of a build -- */
-/* A growing NULL-terminated list of owned strings. */
-struct build_list {
-    char **items;
-    size_t count;
-};
-void build_list_add(struct build_list *list, const char *text);
-void build_list_addf(struct build_list *list, const char *fmt, ...) TRK_PRINTF(2, 3);
-void build_list_fini(struct build_list *list); /* zeroes: environments hold secrets */
-void build_list_cleanup(struct build_list *list);
-#define BUILD_LIST_AUTO(name)                                                                      \
-    __attribute__((cleanup(build_list_cleanup))) struct build_list name = {0}
 /* Is this "NAME=value" of the service's environment one that pip gets (PIP_…, proxies, CAs)? */
 bool build_is_passed_on(const char *setting);
 /* Adds the beginning of an argv that confines what follows: a read-only view of the machine's
@@ -109,11 +99,11 @@ bool build_is_passed_on(const char *setting);
  * written. Nothing when the configuration says off; TRK_UNAVAILABLE when it says on and it does not
  * work here. */
 int build_sandbox_prefix(const struct builder_config *config, const char *const *writable,
-                         struct build_list *argv, struct trk_err *err) TRK_MUST_CHECK;
+                         struct trk_args *argv, struct trk_err *err) TRK_MUST_CHECK;
 /* Runs to the end; output (both streams) goes to `output`, or to the log when that is NULL. */
-int build_run_command(struct build *build, const struct build_list *argv,
-                      const struct build_list *env, const char *cwd, int64_t timeout_s,
-                      struct trk_buf *output, int *ret_status, struct trk_err *err) TRK_MUST_CHECK;
+int build_run_command(struct build *build, const struct trk_args *argv, const struct trk_args *env,
+                      const char *cwd, int64_t timeout_s, struct trk_buf *output, int *ret_status,
+                      struct trk_err *err) TRK_MUST_CHECK;
 
 /* -- cache.c: layers that were built before -- */
 /* False when there is none (any more). */

@@ -117,28 +117,28 @@ static int make_askpass(const char *folder, const struct remote *remote, struct 
     return rc;
 }
 
-static void make_env(const char *private_folder, struct build_list *env)
+static void make_env(const char *private_folder, struct trk_args *env)
 {
     static const char *const passed[] = {"https_proxy", "HTTPS_PROXY", "no_proxy",      "NO_PROXY",
                                          "all_proxy",   "ALL_PROXY",   "GIT_SSL_CAINFO"};
-    build_list_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
-    build_list_add(env, "LANG=C.UTF-8");
-    build_list_addf(env, "HOME=%s", private_folder);
-    build_list_addf(env, "GIT_ASKPASS=%s/askpass", private_folder);
-    build_list_add(env, "GIT_TERMINAL_PROMPT=0");
-    build_list_add(env, "GIT_CONFIG_NOSYSTEM=1");
-    build_list_add(env, "GIT_CONFIG_GLOBAL=/dev/null");
-    build_list_add(env, "GIT_ALLOW_PROTOCOL=https");
-    build_list_add(env, "GIT_LFS_SKIP_SMUDGE=1");
+    trk_args_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
+    trk_args_add(env, "LANG=C.UTF-8");
+    trk_args_addf(env, "HOME=%s", private_folder);
+    trk_args_addf(env, "GIT_ASKPASS=%s/askpass", private_folder);
+    trk_args_add(env, "GIT_TERMINAL_PROMPT=0");
+    trk_args_add(env, "GIT_CONFIG_NOSYSTEM=1");
+    trk_args_add(env, "GIT_CONFIG_GLOBAL=/dev/null");
+    trk_args_add(env, "GIT_ALLOW_PROTOCOL=https");
+    trk_args_add(env, "GIT_LFS_SKIP_SMUDGE=1");
     for (size_t i = 0; i < TRK_COUNT(passed); i++) {
         const char *value = getenv(passed[i]);
         if (!trk_str_is_empty(value)) {
-            build_list_addf(env, "%s=%s", passed[i], value);
+            trk_args_addf(env, "%s=%s", passed[i], value);
         }
     }
 }
 
-static void add_git(const struct build *build, struct build_list *argv)
+static void add_git(const struct build *build, struct trk_args *argv)
 {
     static const char *const settings[] = {
         "core.hooksPath=/dev/null", "core.fsmonitor=false",
@@ -148,13 +148,13 @@ static void add_git(const struct build *build, struct build_list *argv)
         "core.protectHFS=true",     "gc.auto=0",
         "http.lowSpeedLimit=1000",  "http.lowSpeedTime=30",
         "advice.detachedHead=false"};
-    build_list_add(argv, "prlimit"); /* one pack, one file: neither grows past the limit */
-    build_list_addf(argv, "--fsize=%lld", (long long)build->ib->config->source_max_bytes / 2 + 1);
-    build_list_add(argv, "--");
-    build_list_add(argv, "git");
+    trk_args_add(argv, "prlimit"); /* one pack, one file: neither grows past the limit */
+    trk_args_addf(argv, "--fsize=%lld", (long long)build->ib->config->source_max_bytes / 2 + 1);
+    trk_args_add(argv, "--");
+    trk_args_add(argv, "git");
     for (size_t i = 0; i < TRK_COUNT(settings); i++) {
-        build_list_add(argv, "-c");
-        build_list_add(argv, settings[i]);
+        trk_args_add(argv, "-c");
+        trk_args_add(argv, settings[i]);
     }
 }
 
@@ -172,13 +172,13 @@ static int git_failed(struct build *build, const char *what, int status, struct 
 }
 
 /* Runs git in the clone; what it prints goes to `output`, or to the log. */
-static int git(struct build *build, const struct build_list *env, const char *clone,
+static int git(struct build *build, const struct trk_args *env, const char *clone,
                const char *const *args, struct trk_buf *output, struct trk_err *err)
 {
-    BUILD_LIST_AUTO(argv);
+    TRK_ARGS_AUTO(argv);
     add_git(build, &argv);
     for (size_t i = 0; args[i] != NULL; i++) {
-        build_list_add(&argv, args[i]);
+        trk_args_add(&argv, args[i]);
     }
     int status;
     int rc = build_run_command(build, &argv, env, clone, build->ib->config->git_timeout_s, output,
@@ -218,7 +218,7 @@ static int check_size(struct build *build, const char *listing, struct trk_err *
     return 0;
 }
 
-static int clone_and_check_out(struct build *build, const struct build_list *env,
+static int clone_and_check_out(struct build *build, const struct trk_args *env,
                                const struct remote *remote, const char *into, struct trk_err *err)
 {
     const char *branch = trk_json_string_or(json_object_get(build->request.manifest, "git"),
@@ -271,7 +271,7 @@ static int clone_and_check_out(struct build *build, const struct build_list *env
 int build_git_clone(struct build *build, const char *into, struct trk_err *err)
 {
     __attribute__((cleanup(remote_cleanup))) struct remote remote = {0};
-    BUILD_LIST_AUTO(env);
+    TRK_ARGS_AUTO(env);
     int rc = read_remote(build, &remote, err);
     if (rc < 0) {
         return rc;

@@ -153,35 +153,35 @@ bool build_is_passed_on(const char *setting)
     return false;
 }
 
-static void add_variables(const json_t *object, struct build_list *env)
+static void add_variables(const json_t *object, struct trk_args *env)
 {
     const char *key;
     json_t *value;
     json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
         if (json_is_string(value) && is_env_name(key) && !is_reserved(key)) {
-            build_list_addf(env, "%s=%s", key, json_string_value(value));
+            trk_args_addf(env, "%s=%s", key, json_string_value(value));
         }
     }
 }
 
 /* The settings that decide what pip does: the service's, then the job's. */
-static void add_settings(const struct build *build, struct build_list *env)
+static void add_settings(const struct build *build, struct trk_args *env)
 {
     for (char **e = environ; *e != NULL; e++) {
         if (build_is_passed_on(*e)) {
-            build_list_add(env, *e);
+            trk_args_add(env, *e);
         }
     }
     add_variables(json_object_get(build->request.manifest, "build_env"), env);
     add_variables(build->request.secret_build_env, env);
 }
 
-static void make_env(const struct build *build, struct build_list *env)
+static void make_env(const struct build *build, struct trk_args *env)
 {
-    build_list_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
-    build_list_add(env, "LANG=C.UTF-8");
-    build_list_addf(env, "HOME=%s", build->workspace);
-    build_list_addf(env, "TMPDIR=%s/tmp", build->workspace);
+    trk_args_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
+    trk_args_add(env, "LANG=C.UTF-8");
+    trk_args_addf(env, "HOME=%s", build->workspace);
+    trk_args_addf(env, "TMPDIR=%s/tmp", build->workspace);
     add_settings(build, env);
 }
 
@@ -208,7 +208,7 @@ static int make_key(const struct build *build, const char *requirements, char ou
     if (rc < 0) {
         return rc;
     }
-    BUILD_LIST_AUTO(settings);
+    TRK_ARGS_AUTO(settings);
     add_settings(build, &settings);
     struct trk_sha256_ctx *sha = trk_sha256_new();
     trk_sha256_update(sha, "requirements 2", sizeof("requirements 2"));
@@ -235,7 +235,7 @@ static int make_key(const struct build *build, const char *requirements, char ou
 /* ---- pip ---- */
 
 static void add_pip(const struct build *build, const char *target, const char *cache,
-                    struct build_list *argv)
+                    struct trk_args *argv)
 {
     /* -I: the job's folder is the current one, and its modules (a random.py, a pip/) are neither
      * pip's nor part of the cache's key. */
@@ -254,15 +254,15 @@ static void add_pip(const struct build *build, const char *target, const char *c
                                           "--root-user-action=ignore",
                                           "--upgrade"};
     for (size_t i = 0; i < TRK_COUNT(options); i++) {
-        build_list_add(argv, options[i]);
+        trk_args_add(argv, options[i]);
     }
     if (build->request.no_cache) {
-        build_list_add(argv, "--no-cache-dir");
+        trk_args_add(argv, "--no-cache-dir");
     } else {
-        build_list_addf(argv, "--cache-dir=%s", cache);
+        trk_args_addf(argv, "--cache-dir=%s", cache);
     }
-    build_list_addf(argv, "--target=%s", target);
-    build_list_addf(argv, "--requirement=%s", build->python.requirements_path);
+    trk_args_addf(argv, "--target=%s", target);
+    trk_args_addf(argv, "--requirement=%s", build->python.requirements_path);
 }
 
 static const struct {
@@ -308,8 +308,8 @@ static int run_pip(struct build *build, const char *target, const char *cache, s
 {
     const char *const writable[] = {build->workspace, cache, NULL};
     trk_autofree char *tmp = trk_xasprintf("%s/tmp", build->workspace);
-    BUILD_LIST_AUTO(argv);
-    BUILD_LIST_AUTO(env);
+    TRK_ARGS_AUTO(argv);
+    TRK_ARGS_AUTO(env);
     int rc = trk_mkdir_p(tmp, 0700, err);
     if (rc == 0) {
         rc = trk_mkdir_p(target, 0755, err);

@@ -16,6 +16,7 @@
 
 #include "libtrack/base/proc.h"
 #include "libtrack/http/http_client.h"
+#include "libtrack/sandbox/cgroup.h"
 #include "lifecycle/infra/process/process.h"
 
 #define STATE_PREPARING "preparing" /* folder made, nothing started yet */
@@ -28,13 +29,6 @@
 #define JOB_PACKAGES_DIR "/src/packages"
 #define JOB_MARK         "RACETRACK_GENERATION"
 
-enum { CGROUP_PATHS_MAX = 3 };
-struct cgroups {
-    int version;       /* 0: limits cannot be enforced; 1, 2 */
-    char memory[4096]; /* folder of all jobs' groups; v2: the same for both */
-    char cpu[4096];    /* "" when the controller is missing */
-};
-
 struct process_target {
     struct infra_target target;
     char *state_dir, *jobs_dir, *layers_dir, *locks_dir;
@@ -43,7 +37,7 @@ struct process_target {
     uid_t uid;
     gid_t gid;
     char boot_id[64];
-    struct cgroups cgroups;
+    struct trk_cgroups cgroups;
     struct trk_http_client *clients[8]; /* idle ones, under the mutex */
     size_t client_count;
     pthread_mutex_t mutex;
@@ -94,18 +88,6 @@ int process_probe_bwrap(struct process_target *p, struct trk_err *err) TRK_MUST_
 int process_image_fetch(struct process_target *p, const struct infra_generation_spec *spec,
                         json_t *doc, struct trk_err *err) TRK_MUST_CHECK;
 void process_layers_collect(struct process_target *p); /* removes unused dependency layers */
-
-/* cgroup.c */
-void cgroups_detect(struct cgroups *cgroups);
-/* Makes the generation's groups with its limits. files: up to CGROUP_PATHS_MAX owned paths of
- * cgroup.procs, NULL-terminated. */
-int cgroups_make(const struct cgroups *cgroups, const char *id, int64_t memory_max_bytes,
-                 int64_t cpu_max_milli, char *ret_files[CGROUP_PATHS_MAX],
-                 struct trk_err *err) TRK_MUST_CHECK;
-void cgroups_remove(const struct cgroups *cgroups, const char *id);
-/* Sends SIGKILL to every member; how many there were. */
-size_t cgroups_kill(const struct cgroups *cgroups, const char *id);
-int64_t cgroups_oom_kills(const struct cgroups *cgroups, const char *id);
 
 /* kill.c */
 /* The wrapper itself is asked to end. */

@@ -257,7 +257,7 @@ int process_kill_all(const struct process_target *p, const char *id, const json_
     snprintf(sweep.mark, sizeof(sweep.mark), "%s=%s", JOB_MARK, id);
     int64_t deadline = trk_now_ns() + KILL_TIMEOUT_MS * TRK_NS_PER_MS;
     for (;;) {
-        size_t found = cgroups_kill(&p->cgroups, id);
+        size_t found = trk_cgroups_kill(&p->cgroups, id);
         sweep.found = 0;
         each_process(sweep_one, &sweep);
         if (found + sweep.found == 0) {
@@ -270,6 +270,6 @@ int process_kill_all(const struct process_target *p, const char *id, const json_
         }
         trk_sleep_ms(1);
     }
-    cgroups_remove(&p->cgroups, id);
+    trk_cgroups_remove(&p->cgroups, id);
     return 0;
 }

@@ -14,39 +14,8 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
+#include "libtrack/sandbox/sandbox.h"
 #include "lifecycle/infra/process/internal.h"
-
-/* A growing argv of owned strings, NULL-terminated. */
-struct args {
-    char **items;
-    size_t count, size;
-};
-
-static void args_take(struct args *args, char *item)
-{
-    if (args->count + 1 >= args->size) {
-        args->size = args->size == 0 ? 64 : 2 * args->size;
-        args->items = trk_xrealloc(args->items, args->size * sizeof(args->items[0]));
-    }
-    args->items[args->count++] = item;
-    args->items[args->count] = NULL;
-}
-
-static void args_add(struct args *args, const char *const *items)
-{
-    for (; *items != NULL; items++) {
-        args_take(args, trk_xstrdup(*items));
-    }
-}
-#define ARGS(args, ...) args_add(args, (const char *const[]){__VA_ARGS__, NULL})
-
-static void args_fini(struct args *args)
-{
-    for (size_t i = 0; i < args->count; i++) {
-        free(args->items[i]);
-    }
-    free(args->items);
-}
 
 /* Listens on 127.0.0.1, on the former port when it is free, so that a restart keeps the address. */
 static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err *err)
@@ -75,98 +44,41 @@ static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err 
     return ret;
 }
 
-/* Folders above a mount point, open to the job's user (bubblewrap makes them 0700 by itself). */
-static void sandbox_parents(struct args *args, const char *path)
+static void sandbox_args(const struct process_target *p, struct trk_args *args)
 {
-    for (const char *cut = strchr(path + 1, '/'); cut != NULL; cut = strchr(cut + 1, '/')) {
-        ARGS(args, "--perms", "0755", "--dir");
-        args_take(args, trk_xasprintf("%.*s", (int)(cut - path), path));
-    }
-}
-
-/* Where /etc/resolv.conf leads (systemd-resolved, resolvconf, WSL): without it no name is found. */
-static void sandbox_resolver(struct args *args)
-{
-    trk_autofree char *path = realpath("/etc/resolv.conf", NULL);
-    if (path != NULL && !trk_str_has_prefix(path, "/etc/")) {
-        sandbox_parents(args, path);
-        ARGS(args, "--ro-bind-try", path, path);
-    }
-}
-
-/* The part of the root that a job sees: the system's programs and libraries, not its data. */
-static void sandbox_system(struct args *args)
-{
-    static const char *const dirs[] = {"/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32"};
-    ARGS(args, "--ro-bind", "/usr", "/usr", "--ro-bind", "/etc", "/etc");
-    for (size_t i = 0; i < TRK_COUNT(dirs); i++) {
-        char target[256];
-        ssize_t n = readlink(dirs[i], target, sizeof(target) - 1);
-        if (n > 0) {
-            target[n] = '\0';
-            ARGS(args, "--symlink", target, dirs[i]);
-        } else if (trk_path_exists(dirs[i])) {
-            ARGS(args, "--ro-bind", dirs[i], dirs[i]);
-        }
-    }
-    ARGS(args, "--ro-bind-try", "/opt", "/opt");
-    sandbox_parents(args, "/sys/devices/system");
-    ARGS(args, "--ro-bind-try", "/sys/devices/system", "/sys/devices/system");
-    sandbox_resolver(args);
-    ARGS(args, "--dev", "/dev", "--proc", "/proc");
-    ARGS(args, "--perms", "1777", "--tmpfs", "/tmp", "--perms", "1777", "--tmpfs", "/dev/shm");
-}
-
-/* The state folder may lie in what a job sees of the system (a checkout below /opt). */
-static void sandbox_hide_state(const struct process_target *p, struct args *args)
-{
-    static const char *const shown[] = {"/opt/", "/usr/", "/etc/"};
-    trk_autofree char *state = realpath(p->state_dir, NULL);
-    for (size_t i = 0; state != NULL && i < TRK_COUNT(shown); i++) {
-        if (trk_str_has_prefix(state, shown[i])) {
-            ARGS(args, "--tmpfs", state);
-        }
-    }
-}
-
-static void sandbox_args(const struct process_target *p, struct args *args)
-{
-    ARGS(args, "bwrap", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--die-with-parent",
-         "--json-status-fd", "5");
-    sandbox_system(args);
-    sandbox_hide_state(p, args);
+    const struct trk_sandbox sandbox = {.hidden = p->state_dir,
+                                        .with_opt = true,
+                                        .with_cpus = true,
+                                        .may_change_user = p->change_user,
+                                        .status_fd = 5};
+    trk_sandbox_begin(&sandbox, args);
     if (!trk_str_has_prefix(p->wrapper_dir, "/usr/")) {
-        sandbox_parents(args, p->wrapper_dir);
-        ARGS(args, "--ro-bind", p->wrapper_dir, p->wrapper_dir);
+        trk_sandbox_show(args, p->wrapper_dir, p->wrapper_dir, false);
     }
-    sandbox_parents(args, "/run/racetrack/job_launch");
-    sandbox_parents(args, JOB_CODE_DIR);
-    ARGS(args, "--ro-bind", p->launcher, "/run/racetrack/job_launch", "--cap-drop", "ALL");
-    if (p->change_user) { /* just enough to become the job's user */
-        ARGS(args, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID");
-    }
+    trk_sandbox_show(args, p->launcher, "/run/racetrack/job_launch", false);
+    trk_sandbox_parents(args, JOB_CODE_DIR);
 }
 
-static void launcher_args(const struct process_target *p, struct args *args)
+static void launcher_args(const struct process_target *p, struct trk_args *args)
 {
-    ARGS(args, "--", "/run/racetrack/job_launch", "4");
-    args_take(args, trk_xasprintf("%ld", p->change_user ? (long)p->uid : -1L));
-    args_take(args, trk_xasprintf("%ld", p->change_user ? (long)p->gid : -1L));
+    TRK_ARGS_ADD(args, "--", "/run/racetrack/job_launch", "4");
+    trk_args_addf(args, "%ld", p->change_user ? (long)p->uid : -1L);
+    trk_args_addf(args, "%ld", p->change_user ? (long)p->gid : -1L);
 }
 
 /* The wrapper with the image's entrypoint arguments. */
 static void wrapper_args(const struct process_target *p, const json_t *doc, const char *packages,
-                         struct args *args)
+                         struct trk_args *args)
 {
-    args_take(args, trk_xstrdup(p->wrapper));
+    trk_args_add(args, p->wrapper);
     size_t i;
     json_t *arg;
     json_array_foreach (json_object_get(doc, "argv"), i, arg) {
-        args_take(args, trk_xstrdup(json_string_value(arg)));
+        trk_args_add(args, json_string_value(arg));
     }
-    ARGS(args, "--listen-fd", "3");
+    TRK_ARGS_ADD(args, "--listen-fd", "3");
     if (packages != NULL) {
-        ARGS(args, "--packages", packages);
+        TRK_ARGS_ADD(args, "--packages", packages);
     }
 }
 
@@ -232,11 +144,11 @@ static int memory_file(const char *name, const void *bytes, size_t len, struct t
 
 /* Everything the child gets, made before it is started. */
 struct start {
-    struct args args;
+    struct trk_args args;
     struct trk_buf env_bytes;
     const char **env; /* pointers into env_bytes, or the sandbox's own short one */
     char *code_dir, *mark;
-    char *cgroup_files[CGROUP_PATHS_MAX];
+    char *cgroup_files[TRK_CGROUP_PATHS_MAX];
     int listen_fd, env_fd, log_fd, status_fd;
     int gate[2];
     int64_t port;
@@ -244,12 +156,12 @@ struct start {
 
 static void start_fini(struct start *s)
 {
-    args_fini(&s->args);
+    trk_args_fini(&s->args);
     trk_buf_fini(&s->env_bytes);
     free(s->env);
     free(s->code_dir);
     free(s->mark);
-    for (size_t i = 0; i < CGROUP_PATHS_MAX; i++) {
+    for (size_t i = 0; i < TRK_CGROUP_PATHS_MAX; i++) {
         free(s->cgroup_files[i]);
     }
     const int fds[] = {s->listen_fd, s->env_fd, s->log_fd, s->status_fd, s->gate[0], s->gate[1]};
@@ -283,9 +195,9 @@ static int make_sandboxed(struct process_target *p, const char *id, const json_t
                           const char *packages, struct start *s, struct trk_err *err)
 {
     sandbox_args(p, &s->args);
-    ARGS(&s->args, "--bind", s->code_dir, JOB_CODE_DIR, "--chdir", JOB_CODE_DIR);
+    TRK_ARGS_ADD(&s->args, "--bind", s->code_dir, JOB_CODE_DIR, "--chdir", JOB_CODE_DIR);
     if (packages[0] != '\0') {
-        ARGS(&s->args, "--ro-bind", packages, JOB_PACKAGES_DIR);
+        TRK_ARGS_ADD(&s->args, "--ro-bind", packages, JOB_PACKAGES_DIR);
     }
     launcher_args(p, &s->args);
     wrapper_args(p, doc, packages[0] != '\0' ? JOB_PACKAGES_DIR : NULL, &s->args);
@@ -327,8 +239,9 @@ static int start_make(struct process_target *p, const char *id, const json_t *do
     if (open_files(p, id, s, err) < 0 || open_env(p, id, doc, &s->env_bytes, err) < 0) {
         return err->code;
     }
-    if (cgroups_make(&p->cgroups, id, workload_int(doc, "memory_max_bytes"),
-                     workload_int(doc, "cpu_max_milli"), s->cgroup_files, err) < 0) {
+    const struct trk_cgroup_limits limits = {.memory_bytes = workload_int(doc, "memory_max_bytes"),
+                                             .cpu_milli = workload_int(doc, "cpu_max_milli")};
+    if (trk_cgroups_make(&p->cgroups, id, &limits, s->cgroup_files, err) < 0) {
         trk_log_warn("limits of a job are not enforced", "generation", id, "error", err->text,
                      NULL);
     }
@@ -400,21 +313,18 @@ int process_launch(struct process_target *p, const char *id, json_t *doc, struct
     return rc;
 }
 
-/* The very sandbox of a job, with `true` in it. */
+/* The very sandbox of a job, with `test` in it. */
 int process_probe_bwrap(struct process_target *p, struct trk_err *err)
 {
-    struct args args = {0};
-    struct trk_buf output;
-    trk_buf_init(&output, 2000);
-    int code = -1, rc;
-    int env_fd = memory_file("env", "A=1", 4, err);
+    TRK_ARGS_AUTO(args);
+    trk_autoclose int env_fd = memory_file("env", "A=1", 4, err);
     trk_autoclose int status_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (env_fd < 0) {
         return env_fd;
     }
     sandbox_args(p, &args);
     launcher_args(p, &args);
-    ARGS(&args, "/usr/bin/test", "-x", p->wrapper);
+    TRK_ARGS_ADD(&args, "/usr/bin/test", "-x", p->wrapper);
     struct trk_proc_options o;
     trk_proc_options_init(&o);
     const struct trk_proc_fd fds[] = {{env_fd, 4}, {status_fd, 5}};
@@ -422,14 +332,5 @@ int process_probe_bwrap(struct process_target *p, struct trk_err *err)
     o.fds = fds;
     o.fd_count = 2;
     o.cwd = "/";
-    rc = trk_proc_run(&o, NULL, 0, 10000, &output, NULL, NULL, NULL, &code, err);
-    if (rc == 0 && code != 0) {
-        rc = trk_err_set(err, TRK_UNAVAILABLE, "bubblewrap ended with status %d: %.500s", code,
-                         output.len > 0 ? output.data
-                                        : "the job wrapper is not executable in the sandbox");
-    }
-    (void)close(env_fd);
-    args_fini(&args);
-    trk_buf_fini(&output);
-    return rc;
+    return trk_sandbox_probe(&o, err);
 }

@@ -478,7 +478,7 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
         rc = choose_sandbox(p, o->sandbox, err);
     }
     if (rc == 0) {
-        cgroups_detect(&p->cgroups);
+        trk_cgroups_detect(&p->cgroups);
         if (p->cgroups.version == 0) {
             trk_log_warn(
                 "memory and CPU limits of jobs are not enforced: no writable control groups", NULL);
@@ -569,7 +569,7 @@ int infra_process_stop_all(const char *state_dir, int64_t grace_ms, size_t *ret_
     size_t count = 0, stopped = 0;
     int rc = trk_path_exists(p.jobs_dir) ? workload_ids(&p, &ids, &count, err) : 0;
     if (rc == 0) {
-        cgroups_detect(&p.cgroups);
+        trk_cgroups_detect(&p.cgroups);
         for (size_t i = 0; i < count; i++) {
             stop_one(&p, ids[i], false, grace_ms, &stopped);
         }

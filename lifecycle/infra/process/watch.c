@@ -70,7 +70,7 @@ static void describe_exit(const struct process_target *p, const char *id, const 
 {
     int code = strcmp(workload_text(doc, "sandbox"), "bwrap") == 0 ? sandbox_exit_code(p, id)
                                                                    : plain_exit_code(doc);
-    int64_t oom_kills = cgroups_oom_kills(&p->cgroups, id);
+    int64_t oom_kills = trk_cgroups_oom_kills(&p->cgroups, id);
     if (oom_kills > 0) {
         (void)trk_buf_addf(buf, "out of memory: killed at its limit of %lld MiB (memory_max)",
                            (long long)(workload_int(doc, "memory_max_bytes") >> 20));

@@ -1,3 +1,5 @@
+#include "libtrack/sandbox/cgroup.h"
+
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -5,7 +7,8 @@
 
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
-#include "lifecycle/infra/process/internal.h"
+
+enum { GROUP_DIRS = 3 }; /* memory (v2: all), cpu, pids */
 
 /* Own parameter files are tiny: one write, nothing created. */
 static int write_value(const char *path, const char *value)
@@ -64,7 +67,7 @@ static char *own_group(const char *controller)
     return NULL;
 }
 
-/* Where jobs' groups go in a v1 hierarchy: below our own group, so that what limits us limits them.
+/* Where the groups go in a v1 hierarchy: below our own group, so that what limits us limits them.
  */
 static bool detect_v1(const char *controller, const char *limit_file, char *out, size_t size)
 {
@@ -81,7 +84,7 @@ static bool detect_v1(const char *controller, const char *limit_file, char *out,
     return is_usable;
 }
 
-static bool detect_v2(struct cgroups *c)
+static bool detect_v2(struct trk_cgroups *c)
 {
     trk_autofree char *own = own_group("");
     if (own == NULL || !trk_path_exists("/sys/fs/cgroup/cgroup.controllers")) {
@@ -95,12 +98,14 @@ static bool detect_v2(struct cgroups *c)
     trk_autofree char *parent = trk_xasprintf("/sys/fs/cgroup%s", own);
     (void)write_parameter(parent, "cgroup.subtree_control", "+memory");
     (void)write_parameter(parent, "cgroup.subtree_control", "+cpu");
+    (void)write_parameter(parent, "cgroup.subtree_control", "+pids");
     snprintf(c->memory, sizeof(c->memory), "%s/racetrack", parent);
     if (mkdir(c->memory, 0755) < 0 && errno != EEXIST) {
         return false;
     }
     bool has_memory = write_parameter(c->memory, "cgroup.subtree_control", "+memory") == 0;
     bool has_cpu = write_parameter(c->memory, "cgroup.subtree_control", "+cpu") == 0;
+    bool has_pids = write_parameter(c->memory, "cgroup.subtree_control", "+pids") == 0;
     if (!has_memory) {
         (void)rmdir(c->memory);
         return false;
@@ -108,11 +113,14 @@ static bool detect_v2(struct cgroups *c)
     if (has_cpu) {
         memcpy(c->cpu, c->memory, sizeof(c->cpu));
     }
+    if (has_pids) {
+        memcpy(c->pids, c->memory, sizeof(c->pids));
+    }
     c->version = 2;
     return true;
 }
 
-void cgroups_detect(struct cgroups *c)
+void trk_cgroups_detect(struct trk_cgroups *c)
 {
     memset(c, 0, sizeof(*c));
     if (detect_v2(c)) {
@@ -122,17 +130,22 @@ void cgroups_detect(struct cgroups *c)
     if (detect_v1("memory", "memory.limit_in_bytes", c->memory, sizeof(c->memory))) {
         c->version = 1;
         (void)detect_v1("cpu", "cpu.cfs_quota_us", c->cpu, sizeof(c->cpu));
+        (void)detect_v1("pids", "cgroup.procs", c->pids, sizeof(c->pids));
     }
 }
 
-/* The generation's folders: one with v2, two with v1. Owned strings, NULL when there is none. */
-static void group_dirs(const struct cgroups *c, const char *id, char *out[2])
+/* The group's folders: one with v2, one a controller with v1. Owned strings, NULL where there is
+ * none. */
+static void group_dirs(const struct trk_cgroups *c, const char *id, char *out[GROUP_DIRS])
 {
-    out[0] = c->version > 0 ? trk_xasprintf("%s/%s", c->memory, id) : NULL;
-    out[1] = c->version == 1 && c->cpu[0] != '\0' ? trk_xasprintf("%s/%s", c->cpu, id) : NULL;
+    const char *const parents[GROUP_DIRS] = {c->memory, c->cpu, c->pids};
+    for (int i = 0; i < GROUP_DIRS; i++) {
+        bool has_own = c->version == 1 || (c->version == 2 && i == 0);
+        out[i] = has_own && parents[i][0] != '\0' ? trk_xasprintf("%s/%s", parents[i], id) : NULL;
+    }
 }
 
-static int set_memory(const struct cgroups *c, const char *dir, int64_t bytes)
+static int set_memory(const struct trk_cgroups *c, const char *dir, int64_t bytes)
 {
     char value[32];
     snprintf(value, sizeof(value), "%lld", (long long)bytes);
@@ -145,7 +158,7 @@ static int set_memory(const struct cgroups *c, const char *dir, int64_t bytes)
     return rc;
 }
 
-static int set_cpu(const struct cgroups *c, const char *dir, int64_t milli)
+static int set_cpu(const struct trk_cgroups *c, const char *dir, int64_t milli)
 {
     char value[64];
     long long quota_us = milli * 100;
@@ -161,28 +174,49 @@ static int set_cpu(const struct cgroups *c, const char *dir, int64_t milli)
     return write_parameter(dir, "cpu.cfs_quota_us", value);
 }
 
-int cgroups_make(const struct cgroups *c, const char *id, int64_t memory_max_bytes,
-                 int64_t cpu_max_milli, char *ret_files[CGROUP_PATHS_MAX], struct trk_err *err)
+static int set_pids(const char *dir, int64_t count)
 {
-    memset(ret_files, 0, CGROUP_PATHS_MAX * sizeof(ret_files[0]));
-    char *dirs[2];
+    char value[32];
+    snprintf(value, sizeof(value), "%lld", (long long)count);
+    return write_parameter(dir, "pids.max", value);
+}
+
+static int set_limits(const struct trk_cgroups *c, char *const dirs[GROUP_DIRS],
+                      const struct trk_cgroup_limits *limits, struct trk_err *err)
+{
+    const char *cpu_dir = c->version == 2 && c->cpu[0] != '\0' ? dirs[0] : dirs[1];
+    const char *pids_dir = c->version == 2 && c->pids[0] != '\0' ? dirs[0] : dirs[2];
+    if (c->version > 0 && limits->memory_bytes > 0 &&
+        set_memory(c, dirs[0], limits->memory_bytes) < 0) {
+        return trk_err_errno(err, errno, "limiting memory in %s", dirs[0]);
+    }
+    if (cpu_dir != NULL && limits->cpu_milli > 0 && set_cpu(c, cpu_dir, limits->cpu_milli) < 0) {
+        return trk_err_errno(err, errno, "limiting CPU in %s", cpu_dir);
+    }
+    if (pids_dir != NULL && limits->pids > 0 && set_pids(pids_dir, limits->pids) < 0) {
+        return trk_err_errno(err, errno, "limiting processes in %s", pids_dir);
+    }
+    return 0;
+}
+
+int trk_cgroups_make(const struct trk_cgroups *c, const char *id,
+                     const struct trk_cgroup_limits *limits, char *ret_files[TRK_CGROUP_PATHS_MAX],
+                     struct trk_err *err)
+{
+    memset(ret_files, 0, TRK_CGROUP_PATHS_MAX * sizeof(ret_files[0]));
+    char *dirs[GROUP_DIRS];
     group_dirs(c, id, dirs);
     int rc = 0;
-    for (int i = 0; i < 2 && rc == 0; i++) {
+    for (int i = 0; i < GROUP_DIRS && rc == 0; i++) {
         if (dirs[i] != NULL && mkdir(dirs[i], 0755) < 0 && errno != EEXIST) {
             rc = trk_err_errno(err, errno, "making control group %s", dirs[i]);
         }
     }
-    if (rc == 0 && c->version > 0 && memory_max_bytes > 0 &&
-        set_memory(c, dirs[0], memory_max_bytes) < 0) {
-        rc = trk_err_errno(err, errno, "limiting memory in %s", dirs[0]);
-    }
-    const char *cpu_dir = c->version == 2 && c->cpu[0] != '\0' ? dirs[0] : dirs[1];
-    if (rc == 0 && cpu_dir != NULL && cpu_max_milli > 0 && set_cpu(c, cpu_dir, cpu_max_milli) < 0) {
-        rc = trk_err_errno(err, errno, "limiting CPU in %s", cpu_dir);
+    if (rc == 0) {
+        rc = set_limits(c, dirs, limits, err);
     }
     size_t count = 0;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < GROUP_DIRS; i++) {
         if (rc == 0 && dirs[i] != NULL) {
             ret_files[count++] = trk_xasprintf("%s/cgroup.procs", dirs[i]);
         }
@@ -191,11 +225,11 @@ int cgroups_make(const struct cgroups *c, const char *id, int64_t memory_max_byt
     return rc;
 }
 
-void cgroups_remove(const struct cgroups *c, const char *id)
+void trk_cgroups_remove(const struct trk_cgroups *c, const char *id)
 {
-    char *dirs[2];
+    char *dirs[GROUP_DIRS];
     group_dirs(c, id, dirs);
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < GROUP_DIRS; i++) {
         if (dirs[i] != NULL) {
             (void)rmdir(dirs[i]);
             free(dirs[i]);
@@ -225,12 +259,12 @@ static size_t kill_members(const char *dir)
     return count;
 }
 
-size_t cgroups_kill(const struct cgroups *c, const char *id)
+size_t trk_cgroups_kill(const struct trk_cgroups *c, const char *id)
 {
-    char *dirs[2];
+    char *dirs[GROUP_DIRS];
     group_dirs(c, id, dirs);
     size_t count = 0;
-    for (int i = 0; i < 2; i++) {
+    for (int i = 0; i < GROUP_DIRS; i++) {
         if (dirs[i] != NULL) {
             if (c->version == 2) {
                 (void)write_parameter(dirs[i], "cgroup.kill", "1");
@@ -242,7 +276,7 @@ size_t cgroups_kill(const struct cgroups *c, const char *id)
     return count;
 }
 
-int64_t cgroups_oom_kills(const struct cgroups *c, const char *id)
+int64_t trk_cgroups_oom_kills(const struct trk_cgroups *c, const char *id)
 {
     if (c->version == 0) {
         return 0;
