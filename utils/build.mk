@@ -1,5 +1,5 @@
 # Targets for people and CI: set up, run on this machine, check.
-.PHONY: setup quickstart up down status logs clean test e2e bench lint run-lifecycle run-image_builder run-pub
+.PHONY: setup quickstart up down status logs clean test e2e bench lint run-lifecycle run-image_builder run-pub run-client run-wrapper test-unit
 LOCAL := utils/local.sh
 # Programs that the services are started from; `make SAN=… up` runs the instrumented ones.
 export RACETRACK_BIN ?= $(CURDIR)/$(B)/bin
@@ -7,8 +7,12 @@ export RACETRACK_BIN ?= $(CURDIR)/$(B)/bin
 # As many compilers as processors, unless the caller has said how many (make -j4 test).
 PARALLEL = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(shell nproc))
 
-setup: ## Install the missing Debian packages (utils/packages.txt); SETUP_GROUPS="build run" for some.
+# The packages come first, so the programs are built in a second make (the areas' rules ask the installed packages).
+setup: ## Install the missing Debian packages (SETUP_GROUPS="build run" for some), build, make venv/bin/activate.
 	@utils/setup.sh $(SETUP_GROUPS)
+	@echo building
+	@$(MAKE) --no-print-directory -s $(PARALLEL) all
+	@utils/venv.sh
 
 quickstart: ## From nothing to an answer: install, build, start, deploy the sample, call it.
 	@utils/quickstart.sh
@@ -28,6 +32,14 @@ logs: ## Show the last log lines; service=lifecycle for one, follow=1 to follow.
 run-lifecycle run-image_builder run-pub: run-%: all
 	@$(LOCAL) run $*
 
+run-client: all
+	@$(RACETRACK_BIN)/racetrack --help
+	@echo "The client is a program, not a service: $(RACETRACK_BIN)/racetrack COMMAND, or . venv/bin/activate after make setup."
+
+run-wrapper: all
+	@echo "Serving sample/python-class on http://127.0.0.1:7000/docs; another job: job_wrapper run FILE.py in its folder"
+	@cd sample/python-class && exec $(RACETRACK_BIN)/job_wrapper run adder.py
+
 clean: ## Stop everything this checkout started, remove its state and build folders (RACETRACK_STATE: that state only).
 	@$(LOCAL) clean
 	@if [ -e .racetrack ]; then echo "kept: build, whose programs $(CURDIR)/.racetrack needs"; else rm -rf build; fi
@@ -41,6 +53,10 @@ test: ## Build, then run the unit tests, the fuzz corpora and the end-to-end sui
 	@$(MAKE) --no-print-directory -s $(PARALLEL) all tests $(FUZZ_BINARIES)
 	@$(MAKE) --no-print-directory unit $(if $(filter fuzz-replay,$(FUZZ_TARGETS)),fuzz-replay)
 	@$(MAKE) --no-print-directory e2e
+
+test-unit: ## Install, build, run the unit tests (make unit without the first).
+	@utils/setup.sh build run test
+	@$(MAKE) --no-print-directory -s $(PARALLEL) unit
 
 e2e: all ## Run the end-to-end suite (args="-k name" picks tests).
 	@$(PYTHON) -m pytest -p no:cacheprovider -q tests/e2e $(args)

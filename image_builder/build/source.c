@@ -10,6 +10,8 @@
 #include "libtrack/data/json.h"
 #include "libtrack/data/yaml.h"
 
+#define WEBVIEW_SOURCE_MAX (1 << 20)
+
 static int unpack_context(struct build *build, const char *into, struct trk_err *err)
 {
     const char *text = build->request.build_context;
@@ -241,6 +243,23 @@ static int write_manifest(struct build *build, struct trk_err *err)
     return rc;
 }
 
+/* The original's wrapper mounts the web application of a class; the one here does not. */
+static void look_for_webview(struct build *build)
+{
+    trk_autoclose int fd = -1;
+    struct trk_buf buf;
+    trk_buf_init(&buf, WEBVIEW_SOURCE_MAX);
+    if (trk_open_beneath(build->folder_fd, build->python.entrypoint_path, O_RDONLY, 0, &fd, NULL) ==
+            0 &&
+        trk_buf_read_fd(&buf, fd, NULL) == 0 && strstr(buf.data, "def webview_app(") != NULL) {
+        build_warn(build,
+                   "%s: webview_app() is not served: return the page from auxiliary_endpoints_v2() "
+                   "or static_endpoints()",
+                   build->python.entrypoint_path);
+    }
+    trk_buf_fini(&buf);
+}
+
 int build_prepare_folder(struct build *build, struct trk_err *err)
 {
     int rc = write_manifest(build, err);
@@ -252,6 +271,9 @@ int build_prepare_folder(struct build *build, struct trk_err *err)
     }
     if (rc == 0) {
         rc = check_file(build, "entrypoint_path", build->python.entrypoint_path, err);
+    }
+    if (rc == 0) {
+        look_for_webview(build);
     }
     if (rc == 0 && !trk_str_is_empty(build->python.requirements_path)) {
         rc = check_file(build, "requirements_path", build->python.requirements_path, err);

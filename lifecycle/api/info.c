@@ -22,7 +22,21 @@ static int get_plugins(struct trk_request *req, struct trk_err *err)
     return trk_reply_json(req, 200, json_array());
 }
 
+/* Where the original has its administration's pages. */
+static int get_admin(struct trk_request *req, struct trk_err *err)
+{
+    (void)err;
+    (void)trk_reply_header(req, "Location", "../docs");
+    return trk_reply_empty(req, 307);
+}
+
 static const struct trk_route routes[] = {
+    {.method = "GET",
+     .path = "/admin/",
+     .access = "public",
+     .flags = TRK_ROUTE_HIDDEN,
+     .handler = get_admin,
+     .help = "Leads to the page of this API, where users, ESCs and permissions are administrated."},
     {.method = "GET",
      .path = "/api/v1/info",
      .access = "public",

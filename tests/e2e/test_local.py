@@ -1,6 +1,7 @@
 """utils/local.sh: Postgres and the services on this machine, below one state folder."""
 
 import os
+import shlex
 import signal
 import socket
 import stat
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import SERVICES, TOP, Cli, free_port, process_alive, wait_for
+from harness import SERVICES, TOP, Cli, clean_environment, free_port, process_alive, wait_for
 
 
 def pids(platform):
@@ -227,3 +228,27 @@ def test_two_at_once_do_not_disturb_each_other(own_platform):
         assert start.returncode == 0, output
     for p in platforms:
         assert p.lifecycle.get("/ready").status_code == 200
+
+
+def test_activating_puts_the_programs_on_the_path(tmp_path):
+    subprocess.run([TOP / "utils/venv.sh"], check=True)
+    script = (
+        f". {shlex.quote(str(TOP))}/venv/bin/activate && . {shlex.quote(str(TOP))}/venv/bin/activate && command -v racetrack job_wrapper "
+        'fatman_wrapper image_builder && before=$PATH && deactivate && test "$PATH" = "$ORIGINAL" && echo gone'
+    )
+    env = {**os.environ, "ORIGINAL": os.environ["PATH"]}
+    done = subprocess.run(["bash", "-euc", script], capture_output=True, text=True, env=env)
+    assert done.returncode == 0, done.stderr
+    *paths, gone = done.stdout.split()
+    assert [p.rpartition("/")[2] for p in paths] == ["racetrack", "job_wrapper", "fatman_wrapper", "image_builder"] and gone == "gone"
+
+
+def test_administration_is_found(platform):
+    answer = platform.lifecycle.get("/admin", allow_redirects=True)
+    assert answer.status_code == 200 and answer.url.endswith("/lifecycle/docs")
+
+
+@pytest.mark.parametrize("component, says", [("client", "racetrack COMMAND")])
+def test_run_in_a_folder_without_a_service_says_what_to_do(component, says):
+    done = subprocess.run(["make", "-s", "run"], cwd=TOP / component, env=clean_environment(), capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and says in done.stdout, done.stderr

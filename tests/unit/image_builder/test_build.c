@@ -233,6 +233,10 @@ START_TEST(what_has_no_effect_is_a_warning)
     ck_assert_ptr_nonnull(strstr(warnings, "jobtype: python3:2.15.0 is not installed"));
     ck_assert_ptr_nonnull(strstr(warnings, "jobtype_extra.memray_profiler: has no effect"));
     ck_assert_ptr_null(strstr(warnings, "debian_version"));
+    trk_buf_reset(&source);
+    add_file("adder.py", ADDER "    def webview_app(self, base_url):\n        return None\n");
+    json_auto_t *webview = build(EXTRA, NULL);
+    ck_assert_ptr_nonnull(strstr(text_of(webview, "warnings"), "webview_app() is not served"));
 }
 END_TEST
 

@@ -22,6 +22,7 @@ static const char *const public_routes[] = {
     "GET /health",
     "GET /metrics",
     "GET /api/v1/info",
+    "GET /admin/",
     "GET /api/v1/info/plugins",
     "GET /api/v1/auth/can-call-job/{name}/{version}/{endpoint:path}",
     "GET /api/v1/auth/allowed/job/{name}/{version}/scope/{scope}",
