@@ -20,7 +20,7 @@ CFLAGS := -std=gnu17 -O2 -g -fno-common -fno-omit-frame-pointer $(WARNINGS) $(if
   $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all)
 CPPFLAGS := -D_GNU_SOURCE -I. -I$(B)/gen -include libtrack/base/banned.h
 LDFLAGS := -pie -Wl,-z,relro,-z,now -Wl,--as-needed $(if $(SAN),-fsanitize=$(SAN))
-LIBS := -lmicrohttpd -lcurl -lpq -ljansson -ljwt -lsodium -ltalloc -lyaml -larchive -lcrypto -lz -lpthread -ldl
+LIBS := -lmicrohttpd -lcurl -lpq -ljansson -ljwt -lsodium -ltalloc -lyaml -larchive -lcrypto -lz -lcares -lpthread -ldl
 
 PROGRAMS :=
 OBJECTS :=

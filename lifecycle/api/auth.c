@@ -4,6 +4,7 @@
 
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
+#include "libtrack/data/version.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
@@ -21,14 +22,14 @@ static const char *endpoint_param(struct trk_request *req)
 
 static bool is_public(const struct job_call_target *target, const char *path)
 {
-    if (path_is_always_public(path)) {
+    if (trk_endpoint_is_always_public(path)) {
         return true;
     }
     for (const char *line = target->public_endpoints; line != NULL && *line != '\0';) {
         size_t len = strcspn(line, "\n");
         char endpoint[513];
         (void)snprintf(endpoint, sizeof(endpoint), "%.*s", (int)len, line);
-        if (path_is_below(path, endpoint)) {
+        if (trk_endpoint_is_below(path, endpoint)) {
             return true;
         }
         line += len + (line[len] == '\n');

@@ -3,9 +3,9 @@
 
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
+#include "libtrack/data/version.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
-#include "lifecycle/domain/version.h"
 #include "lifecycle/store/setting.h"
 #include "lifecycle/store/subject.h"
 
@@ -143,7 +143,7 @@ static int check_job(struct trk_request *req, struct trk_pg *conn, struct api_ca
 {
     const char *name = trk_req_param(req, "name");
     const char *version = trk_req_param(req, "version");
-    if (version_is_alias(version)) {
+    if (trk_version_is_alias(version)) {
         struct job *job;
         int code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
         if (code < 0) {

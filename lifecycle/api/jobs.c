@@ -4,6 +4,7 @@
 #include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
+#include "libtrack/data/version.h"
 #include "libtrack/data/yaml.h"
 #include "libtrack/manifest/manifest.h"
 #include "lifecycle/api/api.h"
@@ -11,7 +12,6 @@
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
-#include "lifecycle/domain/version.h"
 #include "lifecycle/store/deployment.h"
 
 #define WAIT_SLICE_MS 5000
@@ -110,7 +110,7 @@ static int get_job(struct trk_request *req, struct trk_err *err)
 static int refuse_alias(struct trk_request *req, const char *what, struct trk_err *err)
 {
     const char *version = trk_req_param(req, "version");
-    return version_is_alias(version)
+    return trk_version_is_alias(version)
                ? trk_err_set(err, TRK_INVALID, "%s takes an exact version, not %s", what, version)
                : 0;
 }

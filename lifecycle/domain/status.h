@@ -1,10 +1,9 @@
 /*
- * status.h - statuses of jobs and deployments, and what they mean.
+ * status.h - statuses of jobs and deployments, and what they mean. `latest` and
+ * wildcards point at live ones only: trk_version_is_live.
  */
 #ifndef LIFECYCLE_DOMAIN_STATUS_H
 #define LIFECYCLE_DOMAIN_STATUS_H
-
-#include <stdbool.h>
 
 #define JOB_STARTING "starting" /* its first deployment is on the way: `latest` does not see it */
 #define JOB_RUNNING  "running"
@@ -15,8 +14,5 @@
 #define DEPLOYMENT_IN_PROGRESS "in_progress"
 #define DEPLOYMENT_DONE        "done"
 #define DEPLOYMENT_FAILED      "failed"
-
-/* May `latest` and wildcards point at it? */
-bool job_status_is_live(const char *status);
 
 #endif

@@ -1,7 +1,7 @@
 #include "lifecycle/store/job.h"
 
 #include "libtrack/base/clock.h"
-#include "lifecycle/domain/version.h"
+#include "libtrack/data/version.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"
 
@@ -99,13 +99,13 @@ static int resolve_version(struct trk_pg *conn, void *mem, const char *name, con
         return code;
     }
     int count = trk_pg_rows(res);
-    struct version_candidate *list = row_array(mem, struct version_candidate, count);
+    struct trk_version_candidate *list = row_array(mem, struct trk_version_candidate, count);
     for (int row = 0; row < count; row++) {
         list[row].version = trk_pg_text(res, row, "version");
         list[row].status = trk_pg_text(res, row, "status");
     }
     size_t found;
-    bool ok = version_pick(wanted, list, (size_t)count, &found);
+    bool ok = trk_version_pick(wanted, list, (size_t)count, &found);
     if (ok) {
         *ret_version = row_text(mem, res, (int)found, "version");
     }
@@ -123,7 +123,7 @@ static int resolve_version(struct trk_pg *conn, void *mem, const char *name, con
 int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const char *version,
                       struct job **ret, struct trk_err *err)
 {
-    if (version_is_alias(version)) {
+    if (trk_version_is_alias(version)) {
         int code = resolve_version(conn, mem, name, version, &version, err);
         if (code < 0) {
             return code;
@@ -137,7 +137,7 @@ int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, cons
 {
     const char *resolved = version;
     int missing = 0;
-    if (version_is_alias(version)) {
+    if (trk_version_is_alias(version)) {
         missing = resolve_version(conn, mem, name, version, &resolved, err);
         if (missing < 0 && missing != TRK_NOT_FOUND) {
             return missing;

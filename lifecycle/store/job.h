@@ -30,7 +30,8 @@ struct job {
 /* TRK_NOT_FOUND: "no job named x …". Exact version. */
 int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
                   struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
-/* The same for `latest` and wildcards too (domain/version.h says which is meant). TRK_NOT_FOUND. */
+/* The same for `latest` and wildcards too (libtrack/data/version.h says which is meant).
+ * TRK_NOT_FOUND. */
 int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const char *version,
                       struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
 /* Everything that a decision about a call needs of a job, in one query (two for an alias). A

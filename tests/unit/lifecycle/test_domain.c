@@ -6,53 +6,6 @@
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/domain/subject.h"
-#include "lifecycle/domain/version.h"
-
-/* -- versions -- */
-
-static const struct version_candidate deployed[] = {
-    {"1.0.0", JOB_RUNNING},       {"1.2.3", JOB_RUNNING},  {"1.10.0", JOB_ERROR},
-    {"2.0.0", JOB_LOST},          {"2.1.0", JOB_STARTING}, {"3.0.0-rc.1", JOB_RUNNING},
-    {"1.2.10-beta", JOB_RUNNING}, {"zzz", JOB_RUNNING},
-};
-
-static const char *pick(const char *wanted)
-{
-    size_t i;
-    return version_pick(wanted, deployed, TRK_COUNT(deployed), &i) ? deployed[i].version : NULL;
-}
-
-START_TEST(an_exact_version_wins_whatever_its_status)
-{
-    ck_assert_str_eq(pick("2.1.0"), "2.1.0");
-    ck_assert_str_eq(pick("3.0.0-rc.1"), "3.0.0-rc.1");
-    ck_assert_ptr_null(pick("9.9.9"));
-}
-END_TEST
-
-START_TEST(latest_is_the_highest_stable_live_one)
-{
-    /* 2.1.0 is starting, 3.0.0-rc.1 has a label, zzz is no version and breaks nothing */
-    ck_assert_str_eq(pick("latest"), "2.0.0");
-    size_t i;
-    ck_assert(!version_pick("latest", deployed, 0, &i));
-}
-END_TEST
-
-START_TEST(wildcards_pick_by_number)
-{
-    ck_assert_str_eq(pick("1.x"), "1.10.0");
-    ck_assert_str_eq(pick("1.2.x"), "1.2.3");
-    ck_assert_str_eq(pick("x.0.x"), "2.0.0");
-    ck_assert_str_eq(pick("x"), "2.0.0");
-    ck_assert_ptr_null(pick("4.x"));
-    ck_assert_ptr_null(pick("2.1.x"));
-    ck_assert(version_is_alias("1.x"));
-    ck_assert(version_is_alias("latest"));
-    ck_assert(!version_is_alias("1.0.0"));
-    ck_assert(!version_is_alias("1.x-rc"));
-}
-END_TEST
 
 /* -- permissions -- */
 
@@ -141,22 +94,6 @@ START_TEST(both_eras_name_scopes)
 }
 END_TEST
 
-START_TEST(public_paths_have_boundaries)
-{
-    ck_assert(path_is_always_public("/health"));
-    ck_assert(path_is_always_public("/live/"));
-    ck_assert(!path_is_always_public("/live//"));
-    ck_assert(!path_is_always_public("/lively"));
-    ck_assert(!path_is_always_public("/"));
-    ck_assert(path_is_below("/echo", "/echo"));
-    ck_assert(path_is_below("/echo/x", "/echo"));
-    ck_assert(path_is_below("/echo/x", "/echo/"));
-    ck_assert(!path_is_below("/echoes", "/echo"));
-    ck_assert(path_is_below("/anything", "/"));
-    ck_assert(!path_is_below("/anything", ""));
-}
-END_TEST
-
 START_TEST(subjects_are_called_by_kind_and_name)
 {
     char text[64];
@@ -173,16 +110,12 @@ int main(void)
 {
     Suite *suite = suite_create("domain");
     TCase *tcase = tcase_create("domain");
-    tcase_add_test(tcase, an_exact_version_wins_whatever_its_status);
-    tcase_add_test(tcase, latest_is_the_highest_stable_live_one);
-    tcase_add_test(tcase, wildcards_pick_by_number);
     tcase_add_test(tcase, one_job_means_name_and_version);
     tcase_add_test(tcase, a_family_covers_all_its_versions);
     tcase_add_test(tcase, an_endpoint_is_not_the_job);
     tcase_add_test(tcase, full_access_to_one_job_is_not_the_admin_api);
     tcase_add_test(tcase, internal_tokens_have_the_scopes_they_name_and_no_others);
     tcase_add_test(tcase, both_eras_name_scopes);
-    tcase_add_test(tcase, public_paths_have_boundaries);
     tcase_add_test(tcase, subjects_are_called_by_kind_and_name);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
