@@ -9,6 +9,7 @@
 #include "libtrack/base/buf.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/manifest/secret_files.h"
 #include "libtrack/oci/oci.h"
 
 #define IGNORE_FILE_MAX ((size_t)1 << 20)
@@ -20,6 +21,7 @@ struct large_file {
 };
 struct walk {
     struct gitignore *rules;
+    struct trk_secret_files secrets;
     size_t file_count;
     struct large_file largest[LARGEST]; /* descending */
 };
@@ -38,12 +40,17 @@ static void load_rules(struct walk *walk, int dirfd, const char *file, const cha
     trk_buf_fini(&buf);
 }
 
-static void note_size(struct walk *walk, int dirfd, const char *path)
+static const char *last_part(const char *path)
 {
     const char *slash = strrchr(path, '/');
+    return slash != NULL ? slash + 1 : path;
+}
+
+static void note_size(struct walk *walk, int dirfd, const char *path)
+{
     struct stat st;
     walk->file_count++;
-    if (fstatat(dirfd, slash != NULL ? slash + 1 : path, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+    if (fstatat(dirfd, last_part(path), &st, AT_SYMLINK_NOFOLLOW) < 0 ||
         st.st_size <= walk->largest[LARGEST - 1].size_bytes) {
         return;
     }
@@ -58,12 +65,12 @@ static void note_size(struct walk *walk, int dirfd, const char *path)
 static bool is_left_out(void *ctx, int dirfd, const char *path, bool is_folder)
 {
     struct walk *walk = ctx;
-    if (gitignore_is_ignored(walk->rules, path, is_folder)) {
+    if (gitignore_is_ignored(walk->rules, path, is_folder) ||
+        trk_secret_files_has(&walk->secrets, dirfd, last_part(path))) {
         return true;
     }
     if (is_folder) {
-        const char *slash = strrchr(path, '/');
-        trk_autofree char *file = trk_xasprintf("%s/.gitignore", slash != NULL ? slash + 1 : path);
+        trk_autofree char *file = trk_xasprintf("%s/.gitignore", last_part(path));
         load_rules(walk, dirfd, file, path);
     } else {
         note_size(walk, dirfd, path);
@@ -131,7 +138,8 @@ static int temporary_file(int *ret, struct trk_err *err)
     return 0;
 }
 
-int build_context_pack(const char *folder, struct build_context *ret, struct trk_err *err)
+int build_context_pack(const char *folder, const json_t *manifest, struct build_context *ret,
+                       struct trk_err *err)
 {
     trk_autoclose int dirfd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     trk_autoclose int fd = -1;
@@ -144,6 +152,7 @@ int build_context_pack(const char *folder, struct build_context *ret, struct trk
     }
     struct walk walk = {.rules = gitignore_new()};
     struct build_context context = {0};
+    trk_secret_files_find(&walk.secrets, dirfd, manifest);
     rc = pack_into(dirfd, fd, &walk, err);
     if (rc == 0) {
         rc = read_back(fd, &context, err);

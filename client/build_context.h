@@ -7,6 +7,7 @@
 #ifndef CLIENT_BUILD_CONTEXT_H
 #define CLIENT_BUILD_CONTEXT_H
 
+#include <jansson.h>
 #include <stddef.h>
 
 #include "libtrack/base/err.h"
@@ -20,8 +21,9 @@ struct build_context {
     size_t len;
     size_t file_count;
 };
-/* TRK_TOO_LARGE names the largest files and what to do. */
-int build_context_pack(const char *folder, struct build_context *ret,
+/* Without the files of secrets that the manifest names: their content is sent apart. TRK_TOO_LARGE
+ * names the largest files and what to do. */
+int build_context_pack(const char *folder, const json_t *manifest, struct build_context *ret,
                        struct trk_err *err) TRK_MUST_CHECK;
 void build_context_fini(struct build_context *context);
 

@@ -14,6 +14,7 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 #include "libtrack/manifest/manifest.h"
+#include "libtrack/manifest/secret_files.h"
 
 #define SUBMIT_TIMEOUT_MS (10 * 60 * INT64_C(1000)) /* an upload over a slow line */
 #define POLL_WAIT_MS      10000
@@ -51,10 +52,11 @@ static bool is_local_context(const char *wanted, const json_t *manifest, const c
            strcmp(trk_json_string_or(manifest, "owner_email", ""), "sample@example.com") == 0;
 }
 
-static int add_context(json_t *body, const struct cli *cli, const char *folder, struct trk_err *err)
+static int add_context(json_t *body, const struct cli *cli, const struct manifest_input *input,
+                       struct trk_err *err)
 {
     struct build_context context = {0};
-    int rc = build_context_pack(folder, &context, err);
+    int rc = build_context_pack(input->folder, input->manifest, &context, err);
     if (rc < 0) {
         return rc;
     }
@@ -75,15 +77,11 @@ static int add_context(json_t *body, const struct cli *cli, const char *folder, 
 
 static int add_secrets(json_t *body, const struct manifest_input *input, struct trk_err *err)
 {
-    static const struct {
-        const char *field, *key;
-    } files[] = {{"secret_build_env_file", "build_env"},
-                 {"secret_runtime_env_file", "runtime_env"}};
     json_auto_t *secrets = json_pack("{s:{}, s:{}}", "build_env", "runtime_env");
     bool has_any = false;
-    for (size_t i = 0; i < TRK_COUNT(files); i++) {
-        const char *path = trk_json_string_or(input->manifest, files[i].field, NULL);
-        if (trk_str_is_empty(path)) {
+    for (size_t i = 0; i < TRK_SECRET_FILES; i++) {
+        const char *path = trk_secret_path(input->manifest, &trk_secret_fields[i]);
+        if (path == NULL) {
             continue;
         }
         json_t *variables = NULL;
@@ -91,7 +89,7 @@ static int add_secrets(json_t *body, const struct manifest_input *input, struct 
         if (rc < 0) {
             return rc;
         }
-        (void)json_object_set_new(secrets, files[i].key, variables);
+        (void)json_object_set_new(secrets, trk_secret_fields[i].key, variables);
         has_any = true;
     }
     if (has_any) {
@@ -126,7 +124,7 @@ static int make_body(struct cli *cli, const struct manifest_input *input, const 
         return rc;
     }
     if (is_local_context(wanted, input->manifest, remote->url)) {
-        return add_context(body, cli, input->folder, err);
+        return add_context(body, cli, input, err);
     }
     cli_verbose(cli, "the server will clone %s", git);
     return 0;

@@ -7,6 +7,8 @@
 #include "libtrack/data/yaml.h"
 #include "libtrack/manifest/manifest.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/config.h"
+#include "lifecycle/deploy/context.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
@@ -222,14 +224,24 @@ static int check_build_flags(const json_t *flags, const char **ret, struct trk_e
     return 0;
 }
 
-static int decode_context(const json_t *body, void **ret, size_t *ret_len, struct trk_err *err)
+static int decode_context(struct trk_request *req, struct context *ret, struct trk_err *err)
 {
-    const json_t *text = json_object_get(body, "build_context");
-    if (!json_is_string(text) || json_string_length(text) == 0) {
+    const json_t *text = json_object_get(trk_req_json(req), "build_context");
+    trk_autofree void *bytes = NULL;
+    size_t len;
+    if (!json_is_string(text)) {
         return 0;
     }
-    int code = trk_base64_decode(json_string_value(text), json_string_length(text), ret, ret_len,
+    int code = trk_base64_decode(json_string_value(text), json_string_length(text), &bytes, &len,
                                  err);
+    if (code == 0 && len == 0) {
+        code = trk_err_set(err, TRK_INVALID,
+                           "it is empty: send a tar.gz in base64, or null to have git.remote "
+                           "cloned");
+    }
+    code = code == 0
+               ? context_from_bytes(api_lifecycle(req)->config->state_dir, bytes, len, ret, err)
+               : code;
     return code < 0 ? trk_err_wrap(err, "build_context") : 0;
 }
 
@@ -275,7 +287,7 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
         return reply_faults(req, faults);
     }
     trk_autofree char *yaml = manifest_text(body, manifest);
-    trk_autofree void *context = NULL;
+    context_auto struct context context = CONTEXT_NONE;
     struct deploy_request request = {
         .manifest = manifest,
         .manifest_yaml = yaml,
@@ -285,12 +297,12 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
     };
     code = check_build_flags(json_object_get(body, "build_flags"), &request.build_flags, err);
     if (code == 0) {
-        code = decode_context(body, &context, &request.context_len, err);
+        code = decode_context(req, &context, err);
     }
     if (code < 0) {
         return code;
     }
-    request.context = context;
+    request.context = context.fd >= 0 ? &context : NULL;
     trk_autofree char *id = NULL;
     code = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
     if (code == 0) {

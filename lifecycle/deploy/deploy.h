@@ -17,6 +17,7 @@
 struct lifecycle; /* lifecycle/lifecycle.h: config, pool, infrastructure targets, metrics */
 struct subject;   /* lifecycle/domain/subject.h: who asks */
 struct deploy_queue;
+struct context;
 struct infra_target;
 
 struct deploy_request {
@@ -25,8 +26,7 @@ struct deploy_request {
                                   the object */
     const json_t *git_credentials; /* {username,password} or NULL */
     const json_t *secret_vars;     /* {build_env:{},runtime_env:{}} or NULL */
-    const void *context;           /* tar.gz bytes or NULL: clone git */
-    size_t context_len;
+    struct context *context;       /* NULL: clone git; what it must not hold is taken out */
     bool force;
     const char *build_flags; /* "" or "--no-cache" */
 };

@@ -1,6 +1,8 @@
 /*
  * submit.c - takes deployments in: everything that can be refused is refused before there is an id.
  */
+#include <errno.h>
+#include <sys/mman.h>
 #include <talloc.h>
 
 #include "libtrack/base/clock.h"
@@ -9,6 +11,7 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/yaml.h"
 #include "libtrack/manifest/manifest.h"
+#include "lifecycle/deploy/context.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/secrets.h"
@@ -20,6 +23,8 @@
 #include "lifecycle/store/setting.h"
 #include "lifecycle/store/subject.h"
 
+#define WARNINGS_MAX 4096
+
 /* A submission on its way through its transaction. */
 struct submission {
     struct lifecycle *lc;
@@ -28,6 +33,8 @@ struct submission {
     const struct deploy_request *request; /* NULL: from what is stored */
     const char *kind, *name, *version;
     json_t *secrets;
+    struct trk_buf warnings;
+    void *source; /* the context's bytes */
     struct deployment d;
     char id[TRK_UUID_SIZE], source_digest[72];
 };
@@ -112,22 +119,53 @@ static int write_rows(struct submission *s, struct trk_pg *conn, struct trk_err 
     return rc < 0 ? rc : secrets_save_deployment(conn, s->lc->secret_key, s->d.id, s->secrets, err);
 }
 
-static int do_submit(struct trk_pg *conn, void *ctx, struct trk_err *err)
+/* May it be deployed at all? */
+static int check_admission(struct submission *s, struct trk_pg *conn, struct trk_err *err)
 {
-    struct submission *s = ctx;
     int rc = setting_store_refuse_in_maintenance(conn, err);
     rc = rc == 0 ? check_permission(s, conn, err) : rc;
     bool is_busy = false;
     rc = rc == 0 ? queue_is_in_progress(conn, s->name, s->version, &is_busy, err) : rc;
-    if (rc == 0 && !is_busy) { /* else the insertion below says which one is on the way */
+    if (rc == 0 && !is_busy) { /* else the insertion says which one is on the way */
         rc = check_overwrite(s, conn, err);
     }
+    return rc;
+}
+
+static int do_submit(struct trk_pg *conn, void *ctx, struct trk_err *err)
+{
+    struct submission *s = ctx;
+    int rc = check_admission(s, conn, err);
     if (rc == 0 && s->request->context != NULL) {
-        rc = source_store_put(conn, s->request->context, s->request->context_len, s->source_digest,
-                              err);
+        rc = source_store_put(conn, s->source, (size_t)s->request->context->size_bytes,
+                              s->source_digest, err);
         s->d.source_digest = s->source_digest;
     }
     return rc < 0 ? rc : write_rows(s, conn, err);
+}
+
+/* What costs time and space is done for those only who may deploy, and outside of a transaction. */
+static int take_context(struct submission *s, struct trk_err *err)
+{
+    const struct deploy_request *request = s->request;
+    trk_pg_auto struct trk_pg *conn = NULL;
+    if (request->context == NULL) {
+        return 0;
+    }
+    int rc = trk_pg_acquire(s->lc->pool, &conn, err);
+    rc = rc == 0 ? check_admission(s, conn, err) : rc;
+    trk_pg_release(TRK_STEAL(conn));
+    rc = rc == 0
+             ? context_take_out_secrets(request->context, s->lc->config->state_dir,
+                                        request->manifest, request->secret_vars, &s->warnings, err)
+             : rc;
+    if (rc == 0) {
+        s->source = mmap(NULL, (size_t)request->context->size_bytes, PROT_READ, MAP_PRIVATE,
+                         request->context->fd, 0);
+        rc = s->source == MAP_FAILED ? trk_err_errno(err, errno, "reading the build context") : 0;
+    }
+    s->d.warnings = s->warnings.len > 0 ? s->warnings.data : NULL;
+    return rc;
 }
 
 static int finish_submission(struct submission *s, int rc, char **ret_id, struct trk_err *err)
@@ -139,7 +177,11 @@ static int finish_submission(struct submission *s, int rc, char **ret_id, struct
         trk_log_info("deployment accepted", "deployment", s->id, "job", s->name, "version",
                      s->version, "kind", s->kind, "by", s->who->name, NULL);
     }
+    if (s->source != NULL && s->source != MAP_FAILED) {
+        (void)munmap(s->source, (size_t)s->request->context->size_bytes);
+    }
     json_decref(s->secrets);
+    trk_buf_fini(&s->warnings);
     talloc_free(s->mem);
     (void)err;
     return rc;
@@ -179,6 +221,7 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
     if (rc < 0 || (rc = choose_target(lc, request->manifest, &target, err)) < 0) {
         return rc;
     }
+    trk_buf_init(&s.warnings, WARNINGS_MAX);
     s.secrets = secrets_make(request->git_credentials, request->secret_vars);
     trk_autofree char *text = manifest_text(request);
     s.mem = talloc_new(NULL);
@@ -200,6 +243,7 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
         .build_flags = request->build_flags,
         .subject_id = who->id,
     };
+    rc = rc == 0 ? take_context(&s, err) : rc;
     rc = rc == 0 ? trk_pg_transaction(lc->pool, do_submit, &s, err) : rc;
     return finish_submission(&s, rc, ret_id, err);
 }
@@ -253,6 +297,7 @@ int deploy_resubmit(struct lifecycle *lc, const struct subject *who, const char 
         return rc;
     }
     struct submission s = {.lc = lc, .who = who, .kind = kind, .name = name, .version = version};
+    trk_buf_init(&s.warnings, WARNINGS_MAX);
     s.mem = talloc_new(NULL);
     trk_uuid4(s.id);
     rc = trk_pg_transaction(lc->pool, do_resubmit, &s, err);

@@ -4,7 +4,9 @@ A Platform is Postgres and the services on free ports below a fresh state folder
 disturbs no other set on the machine. A Cli is the `racetrack` program with a HOME of its own.
 """
 
+import base64
 import contextlib
+import io
 import os
 import re
 import shlex
@@ -12,6 +14,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import tarfile
 import tempfile
 import threading
 import time
@@ -211,6 +214,13 @@ class Platform:
         )
         assert done.returncode == 0, f"{statement}: {done.stderr}"
         return [line.split("\x1f") for line in done.stdout.splitlines()]
+
+    def source(self, name, version="0.0.1"):
+        """Names of the files in the stored build context of a job."""
+        rows = self.sql(f"select encode(content, 'base64') from registry_source s join registry_job j on j.source_digest = s.digest "
+                        f"where j.name = '{name}' and j.version = '{version}'")
+        with tarfile.open(fileobj=io.BytesIO(base64.b64decode("".join(r[0] for r in rows)))) as tar:
+            return [os.path.normpath(m.name) for m in tar.getmembers() if m.isfile()]
 
     @contextlib.contextmanager
     def extra_lifecycle(self, **env):

@@ -470,7 +470,7 @@ def test_context_is_the_folder_without_ignored_files(platform, cli, make_job):
 def test_secret_files_reach_the_job_and_nothing_else(platform, cli, make_job):
     secret = fresh_name("s3cret")
     folder, name = make_job(
-        files={"run.env": f"# comment\nMY_SECRET = '{secret}'\n", ".gitignore": "*.env\n",
+        files={"run.env": f"# comment\nMY_SECRET = '{secret}'\n",
                "adder.py": "import os\nclass AdderModel:\n    def perform(self):\n        return os.environ['MY_SECRET']\n"},
         secret_runtime_env_file="run.env",
     )
@@ -478,6 +478,7 @@ def test_secret_files_reach_the_job_and_nothing_else(platform, cli, make_job):
     assert platform.call(name, {}).json() == secret
     logs = "".join(platform.log(s) for s in ("postgres", "lifecycle", "image_builder", "pub"))
     assert secret not in logs + done.stdout + done.stderr
+    assert sorted(platform.source(name)) == ["adder.py", "job.yaml"], "the file is not uploaded"
     cli("delete", name, "--version", "0.0.1")
 
 

@@ -381,6 +381,37 @@ def test_a_public_endpoint_is_opened_and_closed(platform, cli, make_job):
     cli("delete", name, "--version", "0.0.1")
 
 
+def test_secret_files_in_an_uploaded_context(platform):
+    """Clients of the original upload them besides sending their content; that in the clear is not kept, and not taken for the secret."""
+    api, name = platform.lifecycle, fresh_name("secret")
+    manifest = {"name": name, "version": "0.0.1", "owner_email": "a@example.com", "jobtype": "python3:latest",
+                "git": {"remote": "https://example.com/x.git"}, "secret_runtime_env_file": "conf/run.env",
+                "jobtype_extra": {"entrypoint_path": "adder.py", "entrypoint_class": "AdderModel"}}
+    context = io.BytesIO()
+    with tarfile.open(fileobj=context, mode="w:gz") as tar:
+        for path, code in {
+            "adder.py": b"import os\nclass AdderModel:\n    def perform(self):\n        return os.environ['TOKEN']\n",
+            "conf/run.env": b"TOKEN=hunter2\n",
+        }.items():
+            entry = tarfile.TarInfo(path)
+            entry.size = len(code)
+            tar.addfile(entry, io.BytesIO(code))
+    body = {"manifest": manifest, "build_context": base64.b64encode(context.getvalue()).decode()}
+    refused = api.post("/api/v1/deploy", json=body)
+    assert refused.status_code == 400, refused.text
+    assert "'conf/run.env'" in refused.json()["error"] and "secret_vars.runtime_env" in refused.json()["error"]
+    body["secret_vars"] = {"build_env": {}, "runtime_env": {"TOKEN": "hunter2"}}
+    deployment = api.post("/api/v1/deploy", json=body)
+    assert deployment.status_code == 200, deployment.text
+    path = f"/api/v1/deploy/{deployment.json()['id']}"
+    done = wait_for(lambda: (d := api.get(path).json())["status"] != "in_progress" and d, 60, "the deployment ends")
+    assert done["status"] == "done", done["error"]
+    assert "'conf/run.env'" in done["warnings"]
+    assert platform.source(name) == ["adder.py"]
+    assert platform.call(name, {}).json() == "hunter2"
+    assert api.delete(f"/api/v1/job/{name}/0.0.1").status_code < 300
+
+
 def test_a_fatman_era_client_deploys_and_deletes(platform):
     """The calls of a 2.2.0 client, in its words."""
     api, name = platform.lifecycle, fresh_name("fatman")

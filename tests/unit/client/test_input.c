@@ -90,7 +90,7 @@ START_TEST(context_holds_what_gitignore_leaves)
 {
     make_folder();
     struct build_context context = {0};
-    ck_assert_msg(build_context_pack(folder, &context, &err) == 0, "%s", err.text);
+    ck_assert_msg(build_context_pack(folder, NULL, &context, &err) == 0, "%s", err.text);
     ck_assert_uint_eq(context.file_count, 4);
     trk_autofree char *out = trk_xasprintf("%s-out", folder);
     ck_assert_int_eq(trk_rm_rf(out, &err), 0);
@@ -117,16 +117,41 @@ START_TEST(unchanged_files_give_unchanged_bytes)
 {
     make_folder();
     struct build_context first = {0}, second = {0};
-    ck_assert_int_eq(build_context_pack(folder, &first, &err), 0);
+    ck_assert_int_eq(build_context_pack(folder, NULL, &first, &err), 0);
     trk_autofree char *file = trk_xasprintf("%s/model.py", folder);
     static const struct timespec times[2] = {{.tv_sec = 1}, {.tv_sec = 1}};
     ck_assert_int_eq(utimensat(AT_FDCWD, file, times, 0), 0);
     put("junk2.tmp", "ignored");
-    ck_assert_int_eq(build_context_pack(folder, &second, &err), 0);
+    ck_assert_int_eq(build_context_pack(folder, NULL, &second, &err), 0);
     ck_assert_uint_eq(first.len, second.len);
     ck_assert_mem_eq(first.bytes, second.bytes, first.len);
     build_context_fini(&first);
     build_context_fini(&second);
+    free(folder);
+}
+END_TEST
+
+START_TEST(files_of_secrets_are_left_out)
+{
+    make_folder();
+    put("conf/run.env", "TOKEN=hunter2\n");
+    put("build.env", "TOKEN=hunter2\n");
+    trk_autofree char *real = trk_xasprintf("%s/conf/run.env", folder);
+    trk_autofree char *hard = trk_xasprintf("%s/copy.txt", folder);
+    trk_autofree char *soft = trk_xasprintf("%s/link.env", folder);
+    (void)unlink(hard);
+    (void)unlink(soft);
+    ck_assert_int_eq(link(real, hard), 0);
+    ck_assert_int_eq(symlink("build.env", soft), 0);
+    json_auto_t *manifest = json_pack("{s:s, s:s}", "secret_runtime_env_file",
+                                      "sub/../conf/run.env", "secret_build_env_file", "link.env");
+    struct build_context context = {0};
+    ck_assert_msg(build_context_pack(folder, manifest, &context, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(context.file_count, 4); /* those of every folder of this test */
+    build_context_fini(&context);
+    ck_assert_msg(build_context_pack(folder, NULL, &context, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(context.file_count, 8);
+    build_context_fini(&context);
     free(folder);
 }
 END_TEST
@@ -138,7 +163,7 @@ START_TEST(too_large_names_the_largest_files)
     trk_autoclose int fd = open(big, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
     ck_assert_int_eq(ftruncate(fd, (off_t)BUILD_CONTEXT_UNPACKED_BYTES_MAX + 1), 0);
     struct build_context context = {0};
-    ck_assert_int_eq(build_context_pack(folder, &context, &err), TRK_TOO_LARGE);
+    ck_assert_int_eq(build_context_pack(folder, NULL, &context, &err), TRK_TOO_LARGE);
     ck_assert_ptr_nonnull(strstr(err.text, "weights.bin"));
     ck_assert_ptr_nonnull(strstr(err.text, ".gitignore"));
     ck_assert_int_eq(unlink(big), 0);
@@ -155,6 +180,7 @@ int main(void)
     tcase_add_loop_test(tc, overlap_of_two_looks_at_a_log, 0, 9);
     tcase_add_test(tc, context_holds_what_gitignore_leaves);
     tcase_add_test(tc, unchanged_files_give_unchanged_bytes);
+    tcase_add_test(tc, files_of_secrets_are_left_out);
     tcase_add_test(tc, too_large_names_the_largest_files);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -21,6 +21,7 @@
 #include "libtrack/config/profile.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/config.h"
+#include "lifecycle/deploy/context.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
@@ -475,10 +476,11 @@ static int submit(const char *name, const char *version, const char *code, bool 
     json_auto_t *m = manifest(name, version);
     json_auto_t *secrets = json_pack("{s:{s:s}}", "runtime_env", "MODEL_TOKEN", "s3cret");
     struct subject who = alice();
+    context_auto struct context context = CONTEXT_NONE;
+    must(context_from_bytes(root, code, strlen(code), &context, &err));
     struct deploy_request request = {.manifest = m,
                                      .secret_vars = secrets,
-                                     .context = code,
-                                     .context_len = strlen(code),
+                                     .context = &context,
                                      .force = force,
                                      .build_flags = ""};
     return deploy_submit(&lc, &who, &request, ret_id, &err);
