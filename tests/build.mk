@@ -40,3 +40,8 @@ fuzz-run: $(B)/tests/fuzz/fuzz_$(TARGET)
 	@scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; \
 	TEST_TMP=$$scratch $< -max_total_time=$(SECONDS) -timeout=5 -rss_limit_mb=2048 -print_final_stats=1 \
 	    -artifact_prefix=build/fuzz/$(TARGET)- build/fuzz/$(TARGET) tests/fuzz/corpus/$(TARGET)
+
+# A benchmark that is a program: tests/bench/NAME.c, linked with pub and libtrack; tests/bench/NAME.sh runs it.
+$(B)/tests/bench/table: $(B)/tests/bench/table.o $(B)/pub.a $(B)/libtrack.a
+	$(CC) $(LDFLAGS) -o $@ $^ $(LIBS)
+OBJECTS += $(B)/tests/bench/table.o
