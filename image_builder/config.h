@@ -29,7 +29,13 @@ struct builder_config {
     int64_t build_timeout_s;
     int64_t git_timeout_s;
     int64_t source_max_bytes; /* unpacked */
-    char *build_sandbox;      /* auto | on | off */
+    char *build_sandbox;      /* on | off */
+    char *build_user;         /* of builds, when we are root */
+    char *build_network;      /* none | index | public | host */
+    char *build_network_hosts;
+    int64_t build_memory_max_bytes, build_cpu_max_milli, build_pids_max;
+    int64_t build_disk_max_bytes, build_files_max;
+    bool git_local_remotes;
     bool clean_up_workspaces;
     bool verify_manifest_consistency;
     int64_t build_cache_retention_hours; /* 0: kept for ever */

@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 
 #include "image_builder/api/uploads.h"
-#include "image_builder/build/build.h"
 #include "image_builder/build/queue.h"
+#include "image_builder/build/sandbox.h"
 #include "image_builder/store/internal.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
@@ -85,6 +85,10 @@ static void run_round(struct image_builder *ib)
 static void *keeping_main(void *arg)
 {
     struct housekeeping *keeping = arg;
+    struct trk_err err = {0};
+    if (build_sandbox_check(keeping->ib->config, &err) < 0) {
+        trk_log_warn("builds of requirements are refused", "error", err.text, NULL);
+    }
     int64_t interval_s = keeping->ib->config->build_cache_prune_interval_m * 60;
     (void)pthread_mutex_lock(&keeping->lock);
     while (!keeping->is_stopping) {

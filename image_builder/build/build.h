@@ -91,19 +91,24 @@ int build_python_version(char out[16], struct trk_err *err) TRK_MUST_CHECK;
 /* Refuses text that is no plain relative path: "", absolute, "..", a control character. */
 int build_check_path(const char *what, const char *path, struct trk_err *err) TRK_MUST_CHECK;
 
-/* -- sandbox.c: commands of a build -- */
+/* -- pip.c -- */
+#define BUILD_PYTHON           "/usr/bin/python3"
+#define BUILD_REQUIREMENTS_MAX (1U << 20)
+/* The variables that decide what pip does: the service's, then the job's. */
+void build_pip_settings(const struct build *build, struct trk_args *settings);
+/* Installs the job's requirements file, whose text is `requirements`, into the folder `target`. */
+int build_run_pip(struct build *build, const char *requirements, const char *target,
+                  const char *cache, struct trk_err *err) TRK_MUST_CHECK;
+
+/* -- command.c: commands of a build; sandbox.h has those that run its code -- */
 /* Is this "NAME=value" of the service's environment one that pip gets (PIP_…, proxies, CAs)? */
 bool build_is_passed_on(const char *setting);
-/* Adds the beginning of an argv that confines what follows: a read-only view of the machine's
- * programs and of what is public of its settings, in which `writable` (NULL-terminated) can be
- * written. Nothing when the configuration says off; TRK_UNAVAILABLE when it says on and it does not
- * work here. */
-int build_sandbox_prefix(const struct builder_config *config, const char *const *writable,
-                         struct trk_args *argv, struct trk_err *err) TRK_MUST_CHECK;
 /* Runs to the end; output (both streams) goes to `output`, or to the log when that is NULL. */
 int build_run_command(struct build *build, const struct trk_args *argv, const struct trk_args *env,
                       const char *cwd, int64_t timeout_s, struct trk_buf *output, int *ret_status,
                       struct trk_err *err) TRK_MUST_CHECK;
+
+void build_on_output(void *build, const char *bytes, size_t len); /* into its log */
 
 /* -- cache.c: layers that were built before -- */
 /* False when there is none (any more). */

@@ -15,11 +15,8 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 
-#define PYTHON           "/usr/bin/python3"
-#define REQUIREMENTS_MAX (1U << 20)
+#define REQUIREMENTS_MAX BUILD_REQUIREMENTS_MAX
 #define LEVEL            3 /* wheels are large and compressed already once: size buys little */
-
-extern char **environ;
 
 /* ---- the Python that jobs run on ---- */
 
@@ -32,7 +29,7 @@ static struct {
 static void ask_python(void)
 {
     const char *const argv[] = {
-        PYTHON, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", NULL};
+        BUILD_PYTHON, "-I", "-S", "-c", "import sys; print('%d.%d' % sys.version_info[:2])", NULL};
     struct trk_proc_options options;
     trk_proc_options_init(&options);
     options.argv = argv;
@@ -42,7 +39,7 @@ static void ask_python(void)
     python.rc = trk_proc_run(&options, NULL, 0, 10000, &output, NULL, NULL, NULL, &status,
                              &python.err);
     if (python.rc == 0 && (status != 0 || output.len == 0)) {
-        python.rc = trk_err_set(&python.err, TRK_UNAVAILABLE, PYTHON " does not run: %s",
+        python.rc = trk_err_set(&python.err, TRK_UNAVAILABLE, BUILD_PYTHON " does not run: %s",
                                 output.data);
     }
     (void)snprintf(python.version, sizeof(python.version), "%.*s",
@@ -118,73 +115,6 @@ static bool is_local(const char *line, size_t len)
     return false;
 }
 
-/* ---- environment ---- */
-
-static bool is_env_name(const char *name)
-{
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_0123456789";
-    return name[0] != '\0' && strspn(name, allowed) == strlen(name) &&
-           strchr("0123456789", name[0]) == NULL;
-}
-
-/* What would act on the programs around pip, outside the sandbox, or move what we place. */
-static bool is_reserved(const char *name)
-{
-    static const char *const names[] = {"PATH",          "HOME",       "TMPDIR",
-                                        "PIP_CACHE_DIR", "GCONV_PATH", "GLIBC_TUNABLES"};
-    for (size_t i = 0; i < TRK_COUNT(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            return true;
-        }
-    }
-    return trk_str_has_prefix(name, "LD_") || trk_str_has_prefix(name, "MALLOC_");
-}
-
-bool build_is_passed_on(const char *setting)
-{
-    static const char *const prefixes[] = {
-        "PIP_",         "http_proxy=", "https_proxy=",   "no_proxy=",     "HTTP_PROXY=",
-        "HTTPS_PROXY=", "NO_PROXY=",   "SSL_CERT_FILE=", "SSL_CERT_DIR=", "REQUESTS_CA_BUNDLE="};
-    for (size_t i = 0; i < TRK_COUNT(prefixes); i++) {
-        if (trk_str_has_prefix(setting, prefixes[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static void add_variables(const json_t *object, struct trk_args *env)
-{
-    const char *key;
-    json_t *value;
-    json_object_foreach ((json_t *)(uintptr_t)object, key, value) {
-        if (json_is_string(value) && is_env_name(key) && !is_reserved(key)) {
-            trk_args_addf(env, "%s=%s", key, json_string_value(value));
-        }
-    }
-}
-
-/* The settings that decide what pip does: the service's, then the job's. */
-static void add_settings(const struct build *build, struct trk_args *env)
-{
-    for (char **e = environ; *e != NULL; e++) {
-        if (build_is_passed_on(*e)) {
-            trk_args_add(env, *e);
-        }
-    }
-    add_variables(json_object_get(build->request.manifest, "build_env"), env);
-    add_variables(build->request.secret_build_env, env);
-}
-
-static void make_env(const struct build *build, struct trk_args *env)
-{
-    trk_args_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
-    trk_args_add(env, "LANG=C.UTF-8");
-    trk_args_addf(env, "HOME=%s", build->workspace);
-    trk_args_addf(env, "TMPDIR=%s/tmp", build->workspace);
-    add_settings(build, env);
-}
-
 /* Does the job itself say where pip takes things from? That may be a path in its folder. */
 static bool has_pip_settings(const json_t *object)
 {
@@ -209,7 +139,7 @@ static int make_key(const struct build *build, const char *requirements, char ou
         return rc;
     }
     TRK_ARGS_AUTO(settings);
-    add_settings(build, &settings);
+    build_pip_settings(build, &settings);
     struct trk_sha256_ctx *sha = trk_sha256_new();
     trk_sha256_update(sha, "requirements 2", sizeof("requirements 2"));
     /* One family's packages run while they are built and can write into the pip cache of their
@@ -230,114 +160,6 @@ static int make_key(const struct build *build, const char *requirements, char ou
     trk_sha256_free(sha);
     trk_hex(sum, sizeof(sum), out);
     return 0;
-}
-
-/* ---- pip ---- */
-
-static void add_pip(const struct build *build, const char *target, const char *cache,
-                    struct trk_args *argv)
-{
-    /* -I: the job's folder is the current one, and its modules (a random.py, a pip/) are neither
-     * pip's nor part of the cache's key. */
-    static const char *const options[] = {PYTHON,
-                                          "-I",
-                                          "-m",
-                                          "pip",
-                                          "install",
-                                          "--no-input",
-                                          "--no-compile",
-                                          "--no-color",
-                                          "--disable-pip-version-check",
-                                          "--progress-bar",
-                                          "off",
-                                          "--no-warn-script-location",
-                                          "--root-user-action=ignore",
-                                          "--upgrade"};
-    for (size_t i = 0; i < TRK_COUNT(options); i++) {
-        trk_args_add(argv, options[i]);
-    }
-    if (build->request.no_cache) {
-        trk_args_add(argv, "--no-cache-dir");
-    } else {
-        trk_args_addf(argv, "--cache-dir=%s", cache);
-    }
-    trk_args_addf(argv, "--target=%s", target);
-    trk_args_addf(argv, "--requirement=%s", build->python.requirements_path);
-}
-
-static const struct {
-    const char *text, *advice;
-} advices[] = {
-    {"No module named pip", "pip is not installed on the build machine: apt-get install "
-                            "python3-pip"},
-    {"No matching distribution found", "check the name and the version in the requirements file; "
-                                       "the job runs on the Python named below"},
-    {"Could not find a version", "check the name and the version in the requirements file"},
-    {"Failed to establish a new connection", "the package index can not be reached: PIP_INDEX_URL "
-                                             "or PIP_FIND_LINKS of image_builder name another"},
-    {"Temporary failure in name resolution", "the package index can not be reached: PIP_INDEX_URL "
-                                             "or PIP_FIND_LINKS of image_builder name another"},
-    {"Could not open requirements file", "a file that the requirements file refers to is missing"},
-    {"Invalid requirement", "mend that line of the requirements file"},
-    {"ResolutionImpossible", "loosen the versions that contradict each other"},
-    {"error: subprocess-exited-with-error", "a package has no ready-made wheel and could not be "
-                                            "built here: take a version that has one"},
-};
-
-static int pip_failed(struct build *build, int status, struct trk_err *err)
-{
-    struct trk_buf tail;
-    trk_buf_init(&tail, 4096);
-    build_log_tail(build->log, 12, 2500, &tail);
-    const char *advice = "the log's last lines say why";
-    for (size_t i = 0; i < TRK_COUNT(advices); i++) {
-        if (strstr(tail.data, advices[i].text) != NULL) {
-            advice = advices[i].advice;
-            break;
-        }
-    }
-    (void)trk_err_set(err, TRK_INVALID,
-                      "installing the requirements of %s failed (pip's status %d, Python %s): %s. "
-                      "The last lines:\n%s",
-                      build->python.requirements_path, status, python.version, advice, tail.data);
-    trk_buf_fini(&tail);
-    return TRK_INVALID;
-}
-
-static int run_pip(struct build *build, const char *target, const char *cache, struct trk_err *err)
-{
-    const char *const writable[] = {build->workspace, cache, NULL};
-    trk_autofree char *tmp = trk_xasprintf("%s/tmp", build->workspace);
-    TRK_ARGS_AUTO(argv);
-    TRK_ARGS_AUTO(env);
-    int rc = trk_mkdir_p(tmp, 0700, err);
-    if (rc == 0) {
-        rc = trk_mkdir_p(target, 0755, err);
-    }
-    if (rc == 0) {
-        rc = trk_mkdir_p(cache, 0700, err);
-    }
-    if (rc == 0) {
-        rc = build_sandbox_prefix(build->ib->config, writable, &argv, err);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    add_pip(build, target, cache, &argv);
-    make_env(build, &env);
-    int status;
-    rc = build_run_command(build, &argv, &env, build->folder, build->ib->config->build_timeout_s,
-                           NULL, &status, err);
-    if (rc == TRK_TIMEOUT) {
-        return trk_err_set(err, TRK_TIMEOUT,
-                           "installing the requirements took longer than %lld s: ask for less, or "
-                           "raise BUILD_TIMEOUT_S of image_builder",
-                           (long long)build->ib->config->build_timeout_s);
-    }
-    if (rc < 0) {
-        return trk_err_wrap(err, "installing the requirements");
-    }
-    return status == 0 ? 0 : pip_failed(build, status, err);
 }
 
 /* ---- secrets ---- */
@@ -416,12 +238,12 @@ static char *pip_cache_folder(const struct build *build)
     return trk_xasprintf("%s/cache/pip/%.16s", store_root(build->ib->store), digest + 7);
 }
 
-static int install(struct build *build, const char *key, struct trk_oci_descriptor *ret,
-                   struct trk_err *err)
+static int install(struct build *build, const char *requirements, const char *key,
+                   struct trk_oci_descriptor *ret, struct trk_err *err)
 {
     trk_autofree char *target = trk_xasprintf("%s/packages", build->workspace);
     trk_autofree char *cache = pip_cache_folder(build);
-    int rc = run_pip(build, target, cache, err);
+    int rc = build_run_pip(build, requirements, target, cache, err);
     if (rc == 0) {
         rc = check_no_secret(build, target, err);
     }
@@ -446,7 +268,7 @@ static int add_layer(struct build *build, const char *requirements, struct trk_e
     } else {
         build_log_printf(build->log, "Installing %s", build->python.requirements_path);
         build_log_begin_step(build->log);
-        rc = install(build, key, &layer, err);
+        rc = install(build, requirements, key, &layer, err);
     }
     if (rc == 0) {
         build->dependencies = layer;

@@ -556,6 +556,8 @@ struct run {
     struct trk_buf *output;
     void (*on_output)(void *ctx, const char *bytes, size_t len);
     void *ctx;
+    int (*on_tick)(void *ctx, struct trk_err *err);
+    void *tick_ctx;
 };
 
 /* Takes what has come; false at the end of the output. */
@@ -594,6 +596,10 @@ static int run_loop(struct run *run, int64_t timeout_ms, const volatile bool *ca
         }
         if (cancel != NULL && *cancel) {
             return trk_err_set(err, TRK_CANCELLED, "%s was cancelled", name);
+        }
+        int rc = run->on_tick != NULL ? run->on_tick(run->tick_ctx, err) : 0;
+        if (rc < 0) {
+            return rc;
         }
         struct pollfd fds[2] = {{.fd = run->proc.pidfd, .events = POLLIN},
                                 {.fd = is_open ? run->output_fd : -1, .events = POLLIN}};
@@ -667,7 +673,12 @@ int trk_proc_run(const struct trk_proc_options *options, const void *input, size
     (void)fcntl(read_fd, F_SETFL, flags | O_NONBLOCK);
     own.stdout_fd = pipe_fds[1];
     own.stderr_fd = pipe_fds[1];
-    struct run run = {.output_fd = read_fd, .output = output, .on_output = on_output, .ctx = ctx};
+    struct run run = {.output_fd = read_fd,
+                      .output = output,
+                      .on_output = on_output,
+                      .ctx = ctx,
+                      .on_tick = options->on_tick,
+                      .tick_ctx = options->tick_ctx};
     int rc = trk_proc_spawn(&own, &run.proc, err);
     (void)close(pipe_fds[1]);
     if (rc < 0) {

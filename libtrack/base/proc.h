@@ -39,6 +39,10 @@ struct trk_proc_options {
     bool die_with_parent;
     bool detach; /* becomes init's child: whoever dies here, it does not notice; its exit status
                     cannot be had by waiting */
+    /* trk_proc_run calls it about ten times a second; a negative answer ends the command, and is
+     * the result. NULL: none. */
+    int (*on_tick)(void *ctx, struct trk_err *err);
+    void *tick_ctx;
     int gate_fd; /* -1, or a pipe's read end: the child execs only after reading one byte, exits on
                     EOF */
 };

@@ -113,7 +113,7 @@ void trk_sandbox_begin(const struct trk_sandbox *sandbox, struct trk_args *args)
     if (sandbox->outer_proc) {
         TRK_ARGS_ADD(args, "--ro-bind", "/proc", "/proc");
     } else {
-        TRK_ARGS_ADD(args, "--proc", "/proc");
+        TRK_ARGS_ADD(args, "--proc", "/proc", "--ro-bind", "/proc/sys", "/proc/sys");
     }
     make_tmpfs(sandbox, "/tmp", args);
     make_tmpfs(sandbox, "/dev/shm", args);

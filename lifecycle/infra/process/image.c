@@ -10,11 +10,12 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
+#include "libtrack/base/tree.h"
 #include "libtrack/data/json.h"
 #include "libtrack/oci/oci.h"
 #include "lifecycle/infra/process/internal.h"
 
-enum { MEMORY_BLOB_MAX = 16 << 20, LAYER_IDLE_S = 24 * 3600, TREE_DEPTH_MAX = 256 };
+enum { MEMORY_BLOB_MAX = 16 << 20, LAYER_IDLE_S = 24 * 3600 };
 
 /* Idle clients are kept: their connections to the image store stay open. */
 static struct trk_http_client *client_take(struct process_target *p)
@@ -89,34 +90,6 @@ static int unpack_layer(struct fetch *f, const struct trk_oci_descriptor *layer,
                          : trk_err_errno(err, errno, "opening %s", dir);
     }
     return rc < 0 ? trk_err_wrap(err, "unpacking layer %s", layer->digest) : 0;
-}
-
-/* The code belongs to the job's user: it may write where it stands, as in a container. */
-static int own_tree(int parent_fd, const char *name, uid_t uid, gid_t gid, int depth)
-{
-    if (fchownat(parent_fd, name, uid, gid, AT_SYMLINK_NOFOLLOW) < 0 || depth > TREE_DEPTH_MAX) {
-        return -1;
-    }
-    int fd = openat(parent_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0) {
-        return errno == ENOTDIR || errno == ELOOP ? 0 : -1;
-    }
-    DIR *dir = fdopendir(fd);
-    if (dir == NULL) {
-        (void)close(fd);
-        return -1;
-    }
-    int rc = 0;
-    struct dirent *entry;
-    while (rc == 0 && (entry = readdir(dir)) != NULL) {
-        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
-            bool is_plain = entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN;
-            rc = is_plain ? fchownat(fd, entry->d_name, uid, gid, AT_SYMLINK_NOFOLLOW)
-                          : own_tree(fd, entry->d_name, uid, gid, depth + 1);
-        }
-    }
-    (void)closedir(dir);
-    return rc;
 }
 
 /* A layer that jobs share, read-only: unpacked beside, synced, and renamed into place, so that it
@@ -235,10 +208,8 @@ static int fetch_code(struct fetch *f, const struct trk_oci_descriptor *layer, c
     if (unpack_layer(f, layer, dir, err) < 0 || trk_mkdir_p(code, 0755, err) < 0) {
         return err->code;
     }
-    if (f->p->change_user && own_tree(AT_FDCWD, code, f->p->uid, f->p->gid, 0) < 0) {
-        return trk_err_errno(err, errno, "giving %s to the job's user", code);
-    }
-    return 0;
+    /* The code belongs to the job's user: it may write where it stands, as in a container. */
+    return f->p->change_user ? trk_tree_chown(code, f->p->uid, f->p->gid, err) : 0;
 }
 
 static int fetch_layers(struct fetch *f, const struct infra_generation_spec *spec, json_t *doc,
