@@ -10,6 +10,7 @@
 
 #include "libtrack/base/buf.h"
 #include "libtrack/base/clock.h"
+#include "libtrack/base/str.h"
 
 #define LINE_MAX_BYTES (64 * 1024)
 
@@ -55,21 +56,40 @@ void trk_log_set_tracing_id(const char *id)
     tracing_id = id;
 }
 
-/* JSON string content; control bytes and what is not UTF-8's business stay harmless. */
+/* As much of a text as can go out as it is: no control character of C0 or C1 (a terminal obeys
+ * both), nothing that is not UTF-8. 0: the next byte or character must be written otherwise. */
+static size_t plain_length(const char *s, size_t len)
+{
+    size_t n = trk_utf8_sequence(s, len);
+    unsigned char first = (unsigned char)s[0];
+    bool is_control = n == 1 ? first < 0x20 || first == 0x7F
+                             : n == 2 && first == 0xC2 && (unsigned char)s[1] < 0xA0;
+    return is_control ? 0 : n;
+}
+
+/* The content of a JSON string, or of a line of text. */
 static void add_escaped(struct trk_buf *buf, const char *s, bool json)
 {
-    for (; *s != '\0'; s++) {
+    for (size_t len = strlen(s); len > 0;) {
         unsigned char c = (unsigned char)*s;
-        if (c == '\n') {
-            (void)trk_buf_adds(buf, "\\n");
-        } else if (json && (c == '"' || c == '\\')) {
+        size_t n = plain_length(s, len);
+        if (json && (c == '"' || c == '\\')) {
             (void)trk_buf_addc(buf, '\\');
             (void)trk_buf_addc(buf, (char)c);
-        } else if (c < 0x20 || c == 0x7F) {
-            (void)trk_buf_addf(buf, json ? "\\u%04x" : "\\x%02x", c);
+        } else if (n > 0) {
+            (void)trk_buf_add(buf, s, n);
+        } else if (c == '\n') {
+            (void)trk_buf_adds(buf, "\\n");
+        } else if (json && c >= 0x80 && trk_utf8_sequence(s, len) == 0) {
+            (void)trk_buf_adds(buf, "\\ufffd");
         } else {
-            (void)trk_buf_addc(buf, (char)c);
+            bool is_c1 = c == 0xC2 && trk_utf8_sequence(s, len) == 2;
+            n = is_c1 ? 2 : 1;
+            (void)trk_buf_addf(buf, json ? "\\u%04x" : "\\x%02x", is_c1 ? (unsigned char)s[1] : c);
         }
+        n = n > 0 ? n : 1;
+        s += n;
+        len -= n;
     }
 }
 

@@ -227,8 +227,12 @@ void trk_hex(const void *bytes, size_t len, char *out)
 
 /* Length of the valid sequence at `s`, 0 for none (RFC 3629 §4: no overlong forms, no surrogates).
  */
-static size_t utf8_sequence(const unsigned char *s, size_t len)
+size_t trk_utf8_sequence(const char *text, size_t len)
 {
+    const unsigned char *s = (const unsigned char *)text;
+    if (len == 0) {
+        return 0;
+    }
     unsigned char c = s[0];
     if (c < 0x80) {
         return 1;
@@ -255,13 +259,12 @@ static size_t utf8_sequence(const unsigned char *s, size_t len)
 
 bool trk_utf8_is_valid(const char *s, size_t len)
 {
-    const unsigned char *p = (const unsigned char *)s;
     while (len > 0) {
-        size_t n = utf8_sequence(p, len);
+        size_t n = trk_utf8_sequence(s, len);
         if (n == 0) {
             return false;
         }
-        p += n;
+        s += n;
         len -= n;
     }
     return true;
@@ -270,7 +273,7 @@ bool trk_utf8_is_valid(const char *s, size_t len)
 void trk_utf8_repair(char *s, size_t len)
 {
     while (len > 0) {
-        size_t n = *s != '\0' ? utf8_sequence((unsigned char *)s, len) : 0;
+        size_t n = *s != '\0' ? trk_utf8_sequence(s, len) : 0;
         if (n == 0) {
             *s = '?';
             n = 1;
@@ -314,6 +317,9 @@ void trk_strip_ansi(char *s)
     while (*p != '\0') {
         if (*p == '\x1b') {
             p = ansi_end(p);
+        } else if ((unsigned char)p[0] == 0xC2 && (unsigned char)p[1] >= 0x80 &&
+                   (unsigned char)p[1] <= 0x9F) {
+            p += 2; /* U+0080 to U+009F: a terminal may take U+009B for ESC [ */
         } else {
             *out++ = *p++;
         }

@@ -32,7 +32,8 @@ int trk_base64_decode(const char *s, size_t len, void **ret, size_t *ret_len,
                       struct trk_err *err) TRK_MUST_CHECK;
 
 void trk_hex(const void *bytes, size_t len, char *out /* 2*len+1 */);
-/* Is it valid UTF-8 (RFC 3629)? */
+/* Length of the UTF-8 sequence (RFC 3629) that s begins with, 1 to 4; 0: it begins with none. */
+size_t trk_utf8_sequence(const char *s, size_t len);
 bool trk_utf8_is_valid(const char *s, size_t len);
 /* Each byte that is not part of valid UTF-8 becomes '?', in place; so does NUL. */
 void trk_utf8_repair(char *s, size_t len);
@@ -42,7 +43,7 @@ struct trk_size_text {
     char text[32];
 };
 struct trk_size_text trk_size_text(uint64_t bytes);
-/* Removes ANSI escape sequences (ECMA-48 CSI and OSC) in place. */
+/* Removes ANSI escape sequences (ECMA-48 CSI and OSC) and C1 control characters in place. */
 void trk_strip_ansi(char *s);
 /* The candidate that `s` is probably a misspelling of (edit distance; case and '-' for '_' do not
  * count; a beginning of it), or NULL. Borrows from `candidates`. */

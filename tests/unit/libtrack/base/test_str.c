@@ -229,6 +229,10 @@ static const struct {
     {"\x1b]never ends\nnext line", "\nnext line"},
     {"\x1b[31\nnext", "\nnext"},
     {"\x1b\x1b[1mx", "x"},
+    {"a\xc2\x9b"
+     "31mb\xc2\x85"
+     "c\xc2\xa0",
+     "a31mbc\xc2\xa0"},
 };
 START_TEST(escape_sequences_go)
 {
