@@ -36,7 +36,8 @@ struct trk_oci_descriptor {
 /* Packs the folder `dirfd` under `prefix` ("src/job", "" for none) into the file descriptor
  * `out_fd`; fills media type, digest, diff_id, size. Leaves out .git, __pycache__ and *.pyc.
  * TRK_INVALID for a symbolic link that leads out, a device or socket, a name that is not UTF-8. The
- * diff_id depends on nothing but the content; the digest on zlib's version too. level: 0..9. */
+ * diff_id depends on nothing but the content; the digest on zlib's version too. level: 0..9. A
+ * folder that exceeds what a layer may have (trk_layer_limits) is TRK_TOO_LARGE. */
 int trk_oci_layer_write(int dirfd, const char *prefix, int out_fd, int level,
                         struct trk_oci_descriptor *ret, struct trk_err *err) TRK_MUST_CHECK;
 
@@ -45,6 +46,7 @@ struct trk_oci_pack_options {
     const char *prefix;
     int level;
     int64_t tar_bytes_max; /* 0: no limit; more (unpacked) is TRK_TOO_LARGE */
+    uint64_t entries_max;  /* 0: no limit; more is TRK_TOO_LARGE */
     /* Asked for each entry of the open folder `dirfd` before it is packed; `path` is relative to
      * the packed folder. A folder that is left out is not entered. NULL: all. */
     bool (*is_left_out)(void *ctx, int dirfd, const char *path, bool is_folder);
@@ -59,6 +61,9 @@ struct trk_unpack_limits {
     uint64_t file_bytes_max;  /* 0: 1 GiB */
     unsigned ratio_max;       /* unpacked : packed, past the first 16 MiB; 0: 200 */
 };
+/* What a layer of an image may have. One rule for those who write layers and those who unpack them:
+ * what could be built can be started. */
+extern const struct trk_unpack_limits trk_layer_limits;
 /* Unpacks a .tar/.tar.gz (bytes or fd; exactly one given, fd -1 otherwise) into the existing folder
  * `dirfd`. `strip_prefix`: only entries below it, without it; NULL: all. TRK_INVALID for an escape,
  * device, bad archive; TRK_TOO_LARGE for a bomb; TRK_NO_SPACE. Entries never go through links,

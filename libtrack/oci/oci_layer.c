@@ -17,12 +17,20 @@
 #define FILE_BYTES_MAX ((INT64_C(1) << 33) - 1) /* eleven octal digits */
 #define CHUNK          65536
 
+/* A set of packages like torch with CUDA has 6 GB and 60,000 files. The bytes are bounded, so their
+ * ratio to the packed ones need not be: 1032 is the most that deflate can do. */
+const struct trk_unpack_limits trk_layer_limits = {.entries_max = 500000,
+                                                   .total_bytes_max = UINT64_C(16) << 30,
+                                                   .file_bytes_max = (uint64_t)FILE_BYTES_MAX,
+                                                   .ratio_max = 1100};
+
 struct layer_writer {
     const struct trk_oci_pack_options *options;
     int fd;
     z_stream z;
     struct trk_sha256_ctx *tar_sha, *gzip_sha;
     int64_t gzip_bytes, tar_bytes;
+    uint64_t entries;
     unsigned char out[CHUNK];
     unsigned char in[CHUNK];
     char path[OCI_PATH_MAX]; /* of the current entry in the archive, no trailing slash */
@@ -190,6 +198,10 @@ static int put_entry(struct layer_writer *w, char type, mode_t mode, uint64_t si
                      const char *link, struct trk_err *err)
 {
     char path[OCI_PATH_MAX + 1];
+    if (w->options->entries_max > 0 && ++w->entries > w->options->entries_max) {
+        return trk_err_set(err, TRK_TOO_LARGE, "the folder holds more than %llu files and folders",
+                           (unsigned long long)w->options->entries_max);
+    }
     int n = snprintf(path, sizeof(path), "%s%s", w->path, type == '5' ? "/" : "");
     size_t len = (size_t)n;
     size_t link_len = strlen(link);
@@ -425,7 +437,11 @@ static void digest_of(struct trk_sha256_ctx *ctx, char out[TRK_DIGEST_SIZE])
 int trk_oci_layer_write(int dirfd, const char *prefix, int out_fd, int level,
                         struct trk_oci_descriptor *ret, struct trk_err *err)
 {
-    const struct trk_oci_pack_options options = {.prefix = prefix, .level = level};
+    const struct trk_oci_pack_options options = {
+        .prefix = prefix,
+        .level = level,
+        .tar_bytes_max = (int64_t)trk_layer_limits.total_bytes_max,
+        .entries_max = trk_layer_limits.entries_max};
     return trk_oci_layer_pack(dirfd, &options, out_fd, ret, err);
 }
 

@@ -86,7 +86,7 @@ static int unpack_layer(struct fetch *f, const struct trk_oci_descriptor *layer,
     }
     if (rc == 0) {
         dir_fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        rc = dir_fd >= 0 ? trk_unpack(NULL, 0, blob_fd, dir_fd, NULL, NULL, err)
+        rc = dir_fd >= 0 ? trk_unpack(NULL, 0, blob_fd, dir_fd, NULL, &trk_layer_limits, err)
                          : trk_err_errno(err, errno, "opening %s", dir);
     }
     return rc < 0 ? trk_err_wrap(err, "unpacking layer %s", layer->digest) : 0;

@@ -198,6 +198,49 @@ START_TEST(what_is_packed_unpacks_the_same)
 }
 END_TEST
 
+/* More entries than an upload may have; a layer of packages does. */
+START_TEST(a_large_layer_that_packs_also_unpacks)
+{
+    enum { COUNT = 101000 };
+    trk_autoclose int dir = open_folder("many");
+    trk_autoclose int copy = open_folder("many-copy");
+    char name[32];
+    for (int i = 0; i < COUNT; i++) {
+        snprintf(name, sizeof(name), "%d", i);
+        ck_assert_int_eq(symlinkat("x", dir, name), 0);
+    }
+    put(dir, "x", "x", 0644);
+    struct trk_oci_descriptor d;
+    ck_assert_msg(pack(dir, "src/packages", "many", &d) == 0, "%s", err.text);
+    trk_autofree char *path = in_base("many.tgz");
+    trk_autoclose int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ck_assert_msg(trk_unpack(NULL, 0, fd, copy, NULL, &trk_layer_limits, &err) == 0, "%s",
+                  err.text);
+    snprintf(name, sizeof(name), "src/packages/%d", COUNT - 1);
+    ck_assert_int_eq(faccessat(copy, name, F_OK, 0), 0);
+}
+END_TEST
+
+START_TEST(what_would_not_unpack_is_not_packed)
+{
+    trk_autoclose int dir = open_folder("limits");
+    trk_autoclose int out = openat(dir, "../limits.tgz", O_RDWR | O_CREAT | O_CLOEXEC, 0600);
+    struct trk_oci_descriptor d;
+    put(dir, "a", "a", 0644);
+    put(dir, "b", "b", 0644);
+    struct trk_oci_pack_options options = {.prefix = "", .level = 1, .entries_max = 2};
+    ck_assert_msg(trk_oci_layer_pack(dir, &options, out, &d, &err) == 0, "%s", err.text);
+    put(dir, "c", "c", 0644);
+    ck_assert_int_eq(trk_oci_layer_pack(dir, &options, out, &d, &err), TRK_TOO_LARGE);
+    ck_assert_ptr_nonnull(strstr(err.text, "more than 2 files"));
+    /* sparse files: more than a layer, and than one of its files, may have */
+    trk_autoclose int sparse = openat(dir, "c", O_WRONLY | O_CLOEXEC);
+    ck_assert_int_eq(ftruncate(sparse, (off_t)trk_layer_limits.file_bytes_max + 1), 0);
+    ck_assert_int_eq(trk_oci_layer_write(dir, "", out, 1, &d, &err), TRK_TOO_LARGE);
+    ck_assert_uint_le(trk_layer_limits.file_bytes_max, trk_layer_limits.total_bytes_max);
+}
+END_TEST
+
 START_TEST(what_can_not_be_in_an_image_is_named)
 {
     static const struct {
@@ -243,6 +286,8 @@ int main(void)
     tcase_add_test(tc, digest_size_and_diff_id_are_true);
     tcase_add_test(tc, gnu_tar_reads_it_sorted_without_time_and_owner);
     tcase_add_test(tc, what_is_packed_unpacks_the_same);
+    tcase_add_test(tc, a_large_layer_that_packs_also_unpacks);
+    tcase_add_test(tc, what_would_not_unpack_is_not_packed);
     tcase_add_test(tc, what_can_not_be_in_an_image_is_named);
     tcase_add_test(tc, full_disk_is_said);
     suite_add_tcase(suite, tc);
