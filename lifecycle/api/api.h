@@ -65,7 +65,7 @@ const char *api_fatman_alias(struct trk_request *req, const char *path);
 json_t *api_fatman(json_t *value);
 json_t *api_fatman_reply(struct trk_request *req, json_t *value);
 
-/* The event stream (events.c). */
+/* The fan-out of events (hub.h). */
 struct event_hub *event_hub_new(struct lifecycle *lc);
 int event_hub_start(struct event_hub *hub, struct trk_err *err) TRK_MUST_CHECK;
 void event_hub_stop(struct event_hub *hub); /* ends all streams */
@@ -73,8 +73,9 @@ void event_hub_free(struct event_hub *hub);
 void event_hub_count(struct event_hub *hub, uint64_t *ret_connected, uint64_t *ret_disconnected);
 
 extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deploy_routes,
-    api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_grant_routes,
-    api_info_routes, api_job_routes, api_log_routes, api_probe_routes, api_user_routes;
+    api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_gateway_routes,
+    api_grant_routes, api_info_routes, api_job_routes, api_log_routes, api_probe_routes,
+    api_user_routes;
 extern const char api_component_schemas[];
 
 /* The server's options with all tables; valid as long as `lc`. */

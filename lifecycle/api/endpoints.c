@@ -6,7 +6,6 @@
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/endpoint.h"
-#include "lifecycle/store/event.h"
 
 /* Paths of a job that anybody may call: asked for by its manifest, opened by an administrator. */
 
@@ -77,8 +76,7 @@ static int run_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
     if (code == 0 && !is_found) {
         return not_asked_for(conn, c, err);
     }
-    return code < 0 ? code
-                    : event_store_add(conn, EVENT_JOB_CHANGED, c->job->name, c->job->version, err);
+    return code;
 }
 
 static int put_endpoint(struct trk_request *req, struct trk_err *err)

@@ -1,217 +1,110 @@
 /*
- * The stream of changes (server-sent events). Truth is the table registry_event; LISTEN only wakes
- * the streams, and a look every few seconds covers a notification that went astray. Any replica can
- * resume any stream, because the ids are the table's.
+ * The stream of changes for dashboards and users (server-sent events): jobs and deployments that
+ * the reader may see. Truth is the table registry_event, so any replica can resume any stream.
  */
 #include <inttypes.h>
-#include <pthread.h>
-#include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/base/buf.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
-#include "libtrack/base/str.h"
 #include "lifecycle/api/api.h"
-#include "lifecycle/deploy/deploy.h"
-#include "lifecycle/store/event.h"
+#include "lifecycle/api/stream.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/store/subject.h"
 
-#define STREAMS_MAX  64
-#define HEARTBEAT_MS 5000
-#define BATCH        200
-#define BUFFER_MAX   (1u << 20)
-#define LISTEN_STACK (256 * 1024)
+#define BUFFER_MAX       ((size_t)16 << 20)
+#define LOOK_AGAIN_AFTER (HUB_HEARTBEAT_MS * TRK_NS_PER_MS)
 
-struct event_hub {
-    struct lifecycle *lc;
-    pthread_mutex_t lock;
-    pthread_cond_t woken;
-    uint64_t wakes; /* counts notifications */
-    unsigned streams;
-    uint64_t connected, disconnected;
-    bool closing;
-    volatile bool stop;
-    bool listens;
-    pthread_t listener;
+/* Who reads, and from where. */
+struct event_reader {
+    const char *token; /* NULL: one of our own services, which sees everything */
+    struct subject *subject;
+    int64_t asked_id; /* Last-Event-ID, or -1 */
+    int64_t looked_ns;
 };
 
-struct event_hub *event_hub_new(struct lifecycle *lc)
+static bool may_see(const struct event_reader *r, const struct hub_message *m)
 {
-    struct event_hub *hub = trk_xcalloc(1, sizeof(*hub));
-    hub->lc = lc;
-    (void)pthread_mutex_init(&hub->lock, NULL);
-    pthread_condattr_t attr;
-    (void)pthread_condattr_init(&attr);
-    (void)pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    (void)pthread_cond_init(&hub->woken, &attr);
-    (void)pthread_condattr_destroy(&attr);
-    return hub;
-}
-
-static void wake(void *ctx, const char *payload)
-{
-    (void)payload; /* the table says what happened */
-    struct event_hub *hub = ctx;
-    if (atomic_load(&hub->lc->is_started)) {
-        deploy_notify(hub->lc); /* a deployment that another replica ended changes a job */
+    if (m->audience != HUB_EVENT) {
+        return false;
     }
-    (void)pthread_mutex_lock(&hub->lock);
-    hub->wakes++;
-    (void)pthread_cond_broadcast(&hub->woken);
-    (void)pthread_mutex_unlock(&hub->lock);
-}
-
-static void *run_listener(void *arg)
-{
-    struct event_hub *hub = arg;
-    trk_pg_listen(&hub->lc->pg_options, EVENT_CHANNEL, wake, hub, &hub->stop);
-    return NULL;
-}
-
-int event_hub_start(struct event_hub *hub, struct trk_err *err)
-{
-    pthread_attr_t attr;
-    (void)pthread_attr_init(&attr);
-    (void)pthread_attr_setstacksize(&attr, LISTEN_STACK);
-    int failed = pthread_create(&hub->listener, &attr, run_listener, hub);
-    (void)pthread_attr_destroy(&attr);
-    hub->listens = failed == 0;
-    return failed == 0 ? 0 : trk_err_errno(err, failed, "starting the thread that listens");
-}
-
-void event_hub_stop(struct event_hub *hub)
-{
-    __atomic_store_n(&hub->stop, true, __ATOMIC_RELEASE);
-    (void)pthread_mutex_lock(&hub->lock);
-    hub->closing = true;
-    (void)pthread_cond_broadcast(&hub->woken);
-    (void)pthread_mutex_unlock(&hub->lock);
-    if (hub->listens) {
-        (void)pthread_join(hub->listener, NULL);
-        hub->listens = false;
+    if (r->token == NULL || strcmp(m->kind, EVENT_SETTINGS_CHANGED) == 0) {
+        return true;
     }
+    return m->job_name != NULL && m->job_version != NULL &&
+           subject_can(r->subject, SCOPE_READ_JOB, m->job_name, m->job_version, NULL);
 }
 
-void event_hub_free(struct event_hub *hub)
+/* The permissions may have changed, and the token may have been revoked. */
+static bool is_still_allowed(struct stream *s)
 {
-    if (hub == NULL) {
-        return;
-    }
-    trk_assert(hub->streams == 0);
-    (void)pthread_cond_destroy(&hub->woken);
-    (void)pthread_mutex_destroy(&hub->lock);
-    free(hub);
-}
-
-void event_hub_count(struct event_hub *hub, uint64_t *ret_connected, uint64_t *ret_disconnected)
-{
-    (void)pthread_mutex_lock(&hub->lock);
-    *ret_connected = hub->connected;
-    *ret_disconnected = hub->disconnected;
-    (void)pthread_mutex_unlock(&hub->lock);
-}
-
-/* -- one stream -- */
-
-struct stream {
-    struct event_hub *hub;
-    struct trk_buf out;
-    int64_t last_id;
-    uint64_t seen_wakes;
-    bool has_looked; /* with seen_wakes */
-};
-
-static void end_stream(void *user)
-{
-    struct stream *s = user;
-    (void)pthread_mutex_lock(&s->hub->lock);
-    s->hub->streams--;
-    s->hub->disconnected++;
-    (void)pthread_mutex_unlock(&s->hub->lock);
-    trk_buf_fini(&s->out);
-    free(s);
-}
-
-/* Waits for a wake-up, a heartbeat's time at most. False when the stream has to end. */
-static bool wait_for_news(struct stream *s)
-{
-    struct event_hub *hub = s->hub;
-    int64_t at = trk_now_ns() + HEARTBEAT_MS * TRK_NS_PER_MS;
-    struct timespec deadline = {.tv_sec = at / TRK_NS_PER_S, .tv_nsec = at % TRK_NS_PER_S};
-    (void)pthread_mutex_lock(&hub->lock);
-    int waited = 0;
-    while (s->has_looked && !hub->closing && hub->wakes == s->seen_wakes && waited == 0) {
-        waited = pthread_cond_timedwait(&hub->woken, &hub->lock, &deadline);
-    }
-    s->seen_wakes = hub->wakes; /* before looking: what comes while we look wakes us again */
-    s->has_looked = true;
-    bool closing = hub->closing;
-    (void)pthread_mutex_unlock(&hub->lock);
-    return !closing;
-}
-
-static int add_news(struct stream *s)
-{
-    void *mem = talloc_new(NULL);
-    struct event *events;
-    size_t count = 0;
+    struct event_reader *r = s->mem;
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = trk_pg_acquire(s->hub->lc->pool, &conn, NULL);
-    if (code == 0) {
-        code = event_store_after(conn, mem, s->last_id, BATCH, &events, &count, NULL);
+    struct subject *subject;
+    r->looked_ns = trk_now_ns();
+    if (r->token == NULL) {
+        return true;
     }
+    if (trk_pg_acquire(s->lc->pool, &conn, NULL) < 0 ||
+        subject_store_by_token(conn, r, r->token, NULL, &subject, NULL) < 0 ||
+        !subject->is_active) {
+        return false;
+    }
+    talloc_free(r->subject);
+    r->subject = subject;
+    return true;
+}
+
+static bool pass_visible(struct stream *s, const struct hub_message *m)
+{
+    struct event_reader *r = s->mem;
+    bool is_of_permissions = m->audience == HUB_EVENT &&
+                             strcmp(m->kind, EVENT_SUBJECT_CHANGED) == 0;
+    if ((is_of_permissions || trk_now_ns() - r->looked_ns > LOOK_AGAIN_AFTER) &&
+        !is_still_allowed(s)) {
+        return false;
+    }
+    if (may_see(r, m)) {
+        (void)trk_buf_add(&s->out, m->text, m->len);
+    }
+    return true;
+}
+
+static int add_missed(struct trk_pg *conn, const struct event *events, size_t count, void *ctx,
+                      struct trk_err *err)
+{
+    (void)conn;
+    (void)err;
+    struct stream *s = ctx;
     for (size_t i = 0; i < count; i++) {
-        (void)trk_buf_addf(&s->out, "id: %" PRId64 "\nevent: %s\ndata: %s\n\n", events[i].id,
-                           events[i].kind, events[i].payload);
-        s->last_id = events[i].id;
+        struct hub_message *m = hub_event_message(&events[i]);
+        if (may_see(s->mem, m)) {
+            (void)trk_buf_add(&s->out, m->text, m->len);
+        }
+        hub_message_unref(m);
     }
-    if (count == BATCH) {
-        s->has_looked = false; /* there is more: no waiting */
-    }
-    talloc_free(mem);
-    return code < 0 || s->out.failed ? -1 : 0;
+    return 0;
 }
 
-static ssize_t next(void *user, char *bytes, size_t size)
+/* After Last-Event-ID when everything since is still there, else from now on. */
+static int begin(struct trk_pg *conn, void *stream, struct trk_err *err)
 {
-    struct stream *s = user;
-    if (s->out.len == 0) {
-        /* When the database cannot be asked, the stream ends: a reader must not take silence for
-         * "no change". */
-        if (!wait_for_news(s) || add_news(s) < 0) {
-            return 0;
-        }
-        if (s->out.len == 0) {
-            (void)trk_buf_adds(&s->out, ": heartbeat\n\n");
-        }
-    }
-    size_t len = s->out.len < size ? s->out.len : size;
-    memcpy(bytes, s->out.data, len);
-    trk_buf_consume(&s->out, len);
-    return (ssize_t)len;
-}
-
-/* Where to begin: after Last-Event-ID when everything since is still there, else now. */
-static int begin(struct trk_request *req, struct stream *s, struct trk_err *err)
-{
-    trk_pg_auto struct trk_pg *conn = NULL;
-    int64_t first, last;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = event_store_range(conn, &first, &last, err);
-    }
+    struct stream *s = stream;
+    const struct event_reader *r = s->mem;
+    bool resumes;
+    int64_t last;
+    int code = stream_can_resume(conn, r->asked_id, &resumes, &last, err);
     if (code < 0) {
         return code;
     }
-    const char *asked = trk_req_header(req, "Last-Event-ID");
-    int64_t after = -1;
-    bool resumes = asked != NULL && trk_parse_int64(asked, 0, INT64_MAX, &after, NULL) == 0;
-    /* The newest event is never cleaned away, so a gap before the oldest one is visible. */
-    bool complete = resumes && after <= last && (last == 0 || after >= first - 1);
-    s->last_id = complete ? after : last;
-    (void)trk_buf_addf(&s->out, "event: hello\ndata: {\"last_id\":%" PRId64 "}\n\n", s->last_id);
-    if (resumes && !complete) {
+    s->seen_id = last;
+    (void)trk_buf_addf(&s->out, "event: hello\ndata: {\"last_id\":%" PRId64 "}\n\n",
+                       resumes ? r->asked_id : last);
+    if (resumes) {
+        return stream_catch_up(conn, r->asked_id, add_missed, s, err);
+    }
+    if (r->asked_id >= 0) {
         (void)trk_buf_addf(&s->out,
                            "id: %" PRId64 "\nevent: " EVENT_SETTINGS_CHANGED
                            "\ndata: {\"missed\":true}\n\n",
@@ -222,35 +115,31 @@ static int begin(struct trk_request *req, struct stream *s, struct trk_err *err)
 
 static int get_stream(struct trk_request *req, struct trk_err *err)
 {
-    struct event_hub *hub = api_lifecycle(req)->events;
-    struct stream *s = trk_xcalloc(1, sizeof(*s));
-    s->hub = hub;
-    trk_buf_init(&s->out, BUFFER_MAX);
-    (void)pthread_mutex_lock(&hub->lock);
-    bool full = hub->streams >= STREAMS_MAX;
-    hub->streams++;
-    hub->connected++;
-    (void)pthread_mutex_unlock(&hub->lock);
-    int code = full ? trk_err_set(err, TRK_UNAVAILABLE, "%d event streams are open, no more",
-                                  STREAMS_MAX)
-                    : begin(req, s, err);
-    if (code < 0) {
-        end_stream(s);
-        return code;
+    const struct subject *who = api_subject(req);
+    bool is_internal = who->type == TRK_SUBJECT_INTERNAL;
+    if (is_internal && !trk_token_has_scope(&who->claims, SCOPE_FULL_ACCESS)) {
+        return trk_err_set(err, TRK_FORBIDDEN, "a service needs full access to follow the events");
     }
-    (void)trk_reply_header(req, "Cache-Control", "no-store");
-    (void)trk_reply_header(req, "X-Accel-Buffering", "no");
-    return trk_reply_stream(req, 200, "text/event-stream", next, s, end_stream);
+    struct event_reader *r = talloc_zero(NULL, struct event_reader);
+    struct stream *s = stream_new(req, r, BUFFER_MAX);
+    *r = (struct event_reader){.token = is_internal ? NULL : talloc_strdup(r, who->token),
+                               .asked_id = stream_last_event_id(req)};
+    if (!is_still_allowed(s)) {
+        stream_free(s);
+        return trk_err_set(err, TRK_UNAVAILABLE, "the permissions cannot be read, try again");
+    }
+    s->pass = pass_visible;
+    s->is_still_allowed = is_still_allowed;
+    return stream_start(req, s, begin, err);
 }
 
 static const struct trk_route routes[] = {
     {.method = "GET",
      .path = "/api/v1/events/stream",
-     .access = "internal",
+     .access = "authenticated",
      .flags = TRK_ROUTE_QUIET,
      .handler = get_stream,
-     .help =
-         "Changes of jobs, permissions, tokens and settings as server-sent events; resumes after "
-         "Last-Event-ID."},
+     .help = "Changes of the jobs that the caller may read, of their deployments and of settings, "
+             "as server-sent events; resumes after Last-Event-ID."},
 };
 API_TABLE(api_event_routes, "events", routes);

@@ -73,16 +73,16 @@ static json_t *show_reason(struct trk_request *req, int status, const struct trk
 }
 
 /* Filled once: tables of other files are no constant expressions. */
-static struct trk_route_table tables[13];
+static struct trk_route_table tables[14];
 
 void api_options(struct lifecycle *lc, struct trk_http_options *ret)
 {
     static const char *const prefixes[] = {"/lifecycle", NULL};
     const struct trk_route_table *const all[] = {
-        &api_probe_routes,    &api_info_routes, &api_deploy_routes, &api_job_routes,
-        &api_endpoint_routes, &api_log_routes,  &api_family_routes, &api_auth_routes,
-        &api_grant_routes,    &api_esc_routes,  &api_user_routes,   &api_event_routes,
-        &api_audit_routes,
+        &api_probe_routes,    &api_info_routes,  &api_deploy_routes, &api_job_routes,
+        &api_endpoint_routes, &api_log_routes,   &api_family_routes, &api_gateway_routes,
+        &api_auth_routes,     &api_grant_routes, &api_esc_routes,    &api_user_routes,
+        &api_event_routes,    &api_audit_routes,
     };
     _Static_assert(TRK_COUNT(all) == TRK_COUNT(tables), "every table is served");
     for (size_t i = 0; i < TRK_COUNT(all); i++) {

@@ -1,36 +1,6 @@
 #include "lifecycle/store/event.h"
 
-#include "libtrack/base/clock.h"
-#include "libtrack/base/mem.h"
-#include "libtrack/data/json.h"
 #include "lifecycle/store/rows.h"
-
-int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,
-                    const char *job_version, struct trk_err *err)
-{
-    json_auto_t *payload = json_object();
-    if (job_name != NULL) {
-        (void)json_object_set_new(payload, "job_name", json_string(job_name));
-    }
-    if (job_version != NULL) {
-        (void)json_object_set_new(payload, "job_version", json_string(job_version));
-    }
-    trk_autofree char *text = trk_json_text(payload);
-    /* The number is drawn under the lock, and the lock is held until commit: readers never see 7
-     * before 6, so "all after 6" misses nothing. */
-    int code = trk_pg_query(conn, NULL, err,
-                            "select pg_advisory_xact_lock(hashtextextended('racetrack events ' || "
-                            "current_schema(), 0))",
-                            "");
-    if (code == 0) {
-        code = trk_pg_query(conn, NULL, err,
-                            "with e as (insert into registry_event (kind, payload) values ($1, "
-                            "$2::jsonb) returning id) select pg_notify('" EVENT_CHANNEL
-                            "', id::text) from e",
-                            "ss", kind, text);
-    }
-    return code;
-}
 
 int event_store_range(struct trk_pg *conn, int64_t *ret_first, int64_t *ret_last,
                       struct trk_err *err)

@@ -1,9 +1,8 @@
 /*
- * event.h - what happened, for those who must know: the event stream, the audit log.
+ * event.h - what happened, for those who must know: the rows of registry_event and the audit log.
  *
- * event_store_add belongs into the transaction that makes the change: it takes an advisory lock
- * until commit so that ids become visible in order, and notifies channel "racetrack_event" with the
- * id.
+ * Triggers of the database write the events (sql/0030_events.sql), in the transaction that makes
+ * the change and in the order of their numbers, and notify the channel.
  */
 #ifndef LIFECYCLE_STORE_EVENT_H
 #define LIFECYCLE_STORE_EVENT_H
@@ -14,14 +13,12 @@
 
 #define EVENT_CHANNEL "racetrack_event"
 
-#define EVENT_JOB_CHANGED        "job_changed"        /* {"job_name","job_version"} */
-#define EVENT_JOB_REMOVED        "job_removed"        /* {"job_name","job_version"} */
-#define EVENT_PERMISSION_CHANGED "permission_changed" /* {} */
-#define EVENT_TOKEN_CHANGED      "token_changed"      /* {} */
-#define EVENT_SETTINGS_CHANGED   "settings_changed"   /* {} */
-
-int event_store_add(struct trk_pg *conn, const char *kind, const char *job_name,
-                    const char *job_version, struct trk_err *err) TRK_MUST_CHECK;
+#define EVENT_JOB_CHANGED      "job_changed"      /* {"job_id","job_name","job_version"} */
+#define EVENT_JOB_REMOVED      "job_removed"      /* {"job_id","job_name","job_version"} */
+#define EVENT_SUBJECT_CHANGED  "subject_changed"  /* {"subject_id"} */
+#define EVENT_SETTINGS_CHANGED "settings_changed" /* {} */
+/* {"deployment_id","job_name","job_version","status","phase","error"} */
+#define EVENT_DEPLOYMENT_CHANGED "deployment_changed"
 
 struct event {
     int64_t id;

@@ -2,7 +2,6 @@
 
 #include "libtrack/base/clock.h"
 #include "libtrack/data/version.h"
-#include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"
 
 #define COLUMNS                                                                                    \
@@ -215,7 +214,7 @@ int job_store_set_status(struct trk_pg *conn, const char *name, const char *vers
     if (trk_pg_affected(conn) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
     }
-    return event_store_add(conn, EVENT_JOB_CHANGED, name, version, err);
+    return 0;
 }
 
 int job_store_set_error(struct trk_pg *conn, const char *name, const char *version,
@@ -232,7 +231,7 @@ int job_store_delete(struct trk_pg *conn, const char *name, const char *version,
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
-    int code = trk_pg_query(
+    return trk_pg_query(
         conn, NULL, err,
         "with gone as (delete from registry_job where name = $1 and version = $2 returning *), "
         "kept as (insert into registry_trashjob (id, name, version, status, create_time, "
@@ -242,10 +241,6 @@ int job_store_delete(struct trk_pg *conn, const char *name, const char *version,
         "last_call_time, infrastructure_target, extract(epoch from now() - create_time) / 86400 "
         "from gone where $4) select 1 from gone",
         "sssb", name, version, id, to_trash);
-    if (code < 0 || trk_pg_affected(conn) == 0) {
-        return code;
-    }
-    return event_store_add(conn, EVENT_JOB_REMOVED, name, version, err);
 }
 
 int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *version, bool *ret,

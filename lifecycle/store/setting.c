@@ -4,17 +4,15 @@
 
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
-#include "lifecycle/store/event.h"
 
 int setting_store_set(struct trk_pg *conn, const char *name, const json_t *value,
                       struct trk_err *err)
 {
     trk_autofree char *text = trk_json_text(value);
-    int code = trk_pg_query(conn, NULL, err,
-                            "insert into registry_setting (name, value) values ($1, $2::jsonb) on "
-                            "conflict (name) do update set value = excluded.value",
-                            "ss", name, text);
-    return code < 0 ? code : event_store_add(conn, EVENT_SETTINGS_CHANGED, NULL, NULL, err);
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_setting (name, value) values ($1, $2::jsonb) on "
+                        "conflict (name) do update set value = excluded.value",
+                        "ss", name, text);
 }
 
 int setting_store_is_maintenance(struct trk_pg *conn, bool *ret, struct trk_err *err)

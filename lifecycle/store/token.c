@@ -2,7 +2,6 @@
 
 #include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
-#include "lifecycle/store/event.h"
 #include "lifecycle/store/rows.h"
 #include "lifecycle/store/subject.h"
 
@@ -11,12 +10,11 @@ static int insert(struct trk_pg *conn, const char *subject_id, const char *token
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
-    int code = trk_pg_query(conn, NULL, err,
-                            "insert into registry_authtoken (id, auth_subject_id, token, "
-                            "expiry_time) values ($1, $2, $3, case when $4::bigint = 0 then null "
-                            "else to_timestamp($4::bigint) end)",
-                            "sssi", id, subject_id, token, expiry_time);
-    return code < 0 ? code : event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+    return trk_pg_query(conn, NULL, err,
+                        "insert into registry_authtoken (id, auth_subject_id, token, "
+                        "expiry_time) values ($1, $2, $3, case when $4::bigint = 0 then null "
+                        "else to_timestamp($4::bigint) end)",
+                        "sssi", id, subject_id, token, expiry_time);
 }
 
 int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
@@ -115,14 +113,13 @@ int token_store_revoke(struct trk_pg *conn, const char *subject_id, const char *
     if (trk_pg_affected(conn) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no token %s", token_id);
     }
-    return event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+    return 0;
 }
 
 int token_store_revoke_all(struct trk_pg *conn, const char *subject_id, struct trk_err *err)
 {
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_authtoken set active = false where auth_subject_id = "
-                            "$1 and active",
-                            "s", subject_id);
-    return code < 0 ? code : event_store_add(conn, EVENT_TOKEN_CHANGED, NULL, NULL, err);
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_authtoken set active = false where auth_subject_id = "
+                        "$1 and active",
+                        "s", subject_id);
 }

@@ -12,7 +12,6 @@
 #include "libtrack/base/mem.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/infra/registry.h"
-#include "lifecycle/store/event.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/supervisor/internal.h"
 
@@ -73,9 +72,7 @@ static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
         return job_store_set_status(conn, g->job_name, g->job_version, c->status, c->error,
                                     c->reason, err);
     }
-    return rc == 0 && c->address != NULL
-               ? event_store_add(conn, EVENT_JOB_CHANGED, g->job_name, g->job_version, err)
-               : rc;
+    return rc;
 }
 
 static void change(struct supervisor *s, struct status_change *c)

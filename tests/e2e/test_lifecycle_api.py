@@ -179,7 +179,7 @@ def test_two_lifecycles_on_one_database(own):
         began = time.monotonic()
         esc = new_esc(second, "made by the second")
         for stream in (first_stream, second_stream):
-            wait_for(lambda stream=stream: "token_changed" in stream.kinds(), 10, "the event on both")
+            wait_for(lambda stream=stream: "subject_changed" in stream.kinds(), 10, "the event on both")
         assert time.monotonic() - began < 4  # by notification, not by the look every five seconds
         assert esc in [e["id"] for e in own.lifecycle.get("/api/v1/escs").json()]
         # a reader that lost its replica goes on at the other one

@@ -123,7 +123,7 @@ END_TEST
 
 START_TEST(internal_routes_are_not_for_administrators)
 {
-    ck_assert_int_eq(status_of("GET", "/api/v1/events/stream", ADMIN, NULL), 403);
+    ck_assert_int_eq(status_of("GET", "/api/v1/gateway/stream", ADMIN, NULL), 403);
     ck_assert_int_eq(
         status_of("PUT", "/api/v1/deploy/x/phase", ADMIN, json_pack("{s:s}", "phase", "x")), 403);
     ck_assert_int_eq(status_of("POST", "/api/v1/deploy", internal_token(SCOPE_FULL_ACCESS),
@@ -256,7 +256,7 @@ START_TEST(a_grant_is_taken_back_in_both_spellings)
         trk_pg_auto struct trk_pg *conn = acquire();
         trk_pg_result_auto struct trk_pg_result *res = NULL;
         must(trk_pg_query(conn, &res, &api.err,
-                          "select 1 from registry_event where kind = 'permission_changed'", ""));
+                          "select 1 from registry_event where kind = 'subject_changed'", ""));
         ck_assert_int_eq(trk_pg_rows(res), 1);
         struct answer a = call("DELETE", paths[i], ADMIN, NULL);
         ck_assert_int_eq(a.status, 404);

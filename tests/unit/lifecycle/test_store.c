@@ -122,7 +122,8 @@ START_TEST(a_status_leaves_its_reason_and_an_event)
     must(event_store_after(conn, mem, before, 10, &events, &count, &err));
     ck_assert_uint_eq(count, 1);
     ck_assert_str_eq(events[0].kind, EVENT_JOB_CHANGED);
-    ck_assert_str_eq(events[0].payload, "{\"job_name\": \"status\", \"job_version\": \"1.0.0\"}");
+    ck_assert_ptr_nonnull(strstr(events[0].payload, "\"job_name\": \"status\", \"job_version\": "
+                                                    "\"1.0.0\"}"));
     ck_assert_int_eq(job_store_set_status(conn, "status", "9.0.0", JOB_LOST, NULL, "x", &err),
                      TRK_NOT_FOUND);
 }
@@ -301,7 +302,8 @@ struct writing {
 static int write_event(struct trk_pg *c, void *ctx, struct trk_err *e)
 {
     (void)ctx;
-    int code = event_store_add(c, EVENT_JOB_CHANGED, "order", "1.0.0", e);
+    int code = trk_pg_query(c, NULL, e, "select registry_event_write('settings_changed', '{}')",
+                            "");
     return code < 0 ? code : trk_pg_query(c, NULL, e, "select pg_sleep(0.001)", "");
 }
 
@@ -346,7 +348,8 @@ END_TEST
 
 START_TEST(cleaning_keeps_the_newest_event)
 {
-    must(event_store_add(conn, EVENT_SETTINGS_CHANGED, NULL, NULL, &err));
+    must(trk_pg_query(conn, NULL, &err, "select registry_event_write('settings_changed', '{}')",
+                      ""));
     int64_t first, last, newest = last_event();
     must(trk_pg_query(conn, NULL, &err,
                       "update registry_event set create_time = now() - interval "
