@@ -267,7 +267,8 @@ bool front_is_ready(const struct front *front);
 bool front_is_live(const struct front *front);
 void health_live(struct conn *conn);
 void health_ready(struct conn *conn);
-void health_health(struct conn *conn);
+/* is_fatman: in the words of that era. */
+void health_health(struct conn *conn, bool is_fatman);
 void scrape_start(struct conn *conn);
 void scrape_check_timeout(struct front *front, int64_t now);
 void metrics_init(struct front *front);

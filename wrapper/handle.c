@@ -1,5 +1,6 @@
 #include "wrapper/front.h"
 
+#include <sodium.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -221,6 +222,18 @@ static void call_endpoint(struct conn *conn, int endpoint, const struct exchange
     conn_reply_error(conn, status, status == 429 ? "TooManyRequests" : "JobNotAvailable", reason);
 }
 
+/* A 404 that names the path as it was asked for. */
+static void reply_not_found(struct conn *conn, const struct exchange *e)
+{
+    const struct trk_h1_slice *target = &e->request->target;
+    const char *query = memchr(target->at, '?', target->len);
+    size_t len = query != NULL ? (size_t)(query - target->at) : target->len;
+    char text[400];
+    (void)snprintf(text, sizeof(text), "the job has no %.*s; /docs lists what it has",
+                   len < 300 ? (int)len : 300, target->at);
+    conn_reply_error(conn, 404, "NotFound", text);
+}
+
 static void handle_api(struct conn *conn, const struct route *route, const struct exchange *e)
 {
     const struct job *job = &conn->front->job;
@@ -249,12 +262,11 @@ static void handle_api(struct conn *conn, const struct route *route, const struc
     } else if (job->parameters == NULL) {
         reply_announced(conn, NULL);
     } else {
-        conn_reply_error(conn, 404, "NotFound",
-                         "the job has no such endpoint; /docs lists what it has");
+        reply_not_found(conn, e);
     }
 }
 
-static void handle_read(struct conn *conn, const struct route *route)
+static void handle_read(struct conn *conn, const struct route *route, const struct exchange *e)
 {
     const struct front *front = conn->front;
     switch (route->kind) {
@@ -268,7 +280,7 @@ static void handle_read(struct conn *conn, const struct route *route)
         health_ready(conn);
         break;
     case ROUTE_HEALTH:
-        health_health(conn);
+        health_health(conn, route_is_fatman(route));
         break;
     case ROUTE_METRICS:
         scrape_start(conn);
@@ -283,9 +295,24 @@ static void handle_read(struct conn *conn, const struct route *route)
         reply_announced(conn, front->job.parameters);
         break;
     default:
-        conn_reply_error(conn, 404, "NotFound", "there is no such page; /docs shows what there is");
+        reply_not_found(conn, e);
         break;
     }
+}
+
+/* Probes and metrics are asked by who knows no secret; everything else comes through the gateway.
+ */
+static bool is_let_in(const struct conn *conn, const struct route *route, const struct exchange *e)
+{
+    const char *secret = conn->front->options.call_secret;
+    if (secret == NULL || route->kind == ROUTE_LIVE || route->kind == ROUTE_READY ||
+        route->kind == ROUTE_HEALTH || route->kind == ROUTE_METRICS) {
+        return true;
+    }
+    const struct trk_h1_header *shown = trk_h1_find(e->request->headers, e->request->header_count,
+                                                    "x-racetrack-job-secret");
+    return shown != NULL && shown->value.len == strlen(secret) &&
+           sodium_memcmp(shown->value.at, secret, shown->value.len) == 0;
 }
 
 void handle_request(struct conn *conn, const struct exchange *e)
@@ -300,6 +327,9 @@ void handle_request(struct conn *conn, const struct exchange *e)
         /* It stands where another job stood: the caller was let in to that one, not to this. */
         conn_reply_error(conn, 421, "MisdirectedRequest",
                          "this is not the job that the request is for; try again");
+    } else if (!is_let_in(conn, &route, e)) {
+        conn_reply_error(conn, 403, "Forbidden",
+                         "a job is called through the gateway only: take the job's pub_url");
     } else if (route.kind == ROUTE_API) {
         handle_api(conn, &route, e);
     } else if (route.kind == ROUTE_ADD_SLASH) {
@@ -307,6 +337,6 @@ void handle_request(struct conn *conn, const struct exchange *e)
     } else if (route.kind != ROUTE_UNKNOWN && !is_read(e)) {
         refuse_method(conn, "GET, HEAD");
     } else {
-        handle_read(conn, &route);
+        handle_read(conn, &route, e);
     }
 }

@@ -43,16 +43,18 @@ void health_ready(struct conn *conn)
     conn_reply_json(conn, is_ready ? 200 : 500, json);
 }
 
-void health_health(struct conn *conn)
+void health_health(struct conn *conn, bool is_fatman)
 {
     const struct front *front = conn->front;
     const struct wrapper_options *o = &front->options;
     bool is_live = front_is_live(front), is_ready = front_is_ready(front);
     bool is_passing = is_live && is_ready;
     json_t *json = json_object();
-    (void)json_object_set_new(json, "service", json_string("job"));
-    (void)json_object_set_new(json, "job_name", json_string(o->job_name));
-    (void)json_object_set_new(json, "job_version", json_string(o->job_version));
+    (void)json_object_set_new(json, "service", json_string(is_fatman ? "fatman" : "job"));
+    (void)json_object_set_new(json, is_fatman ? "fatman_name" : "job_name",
+                              json_string(o->job_name));
+    (void)json_object_set_new(json, is_fatman ? "fatman_version" : "job_version",
+                              json_string(o->job_version));
     (void)json_object_set_new(json, "live", json_boolean(is_live));
     (void)json_object_set_new(json, "ready", json_boolean(is_ready));
     (void)json_object_set_new(json, "status", json_string(is_passing ? "pass" : "fail"));

@@ -47,6 +47,19 @@ static char *env_dup(const char *name, const char *otherwise)
     return trk_xstrdup(!trk_str_is_empty(value) ? value : otherwise);
 }
 
+/* Out of what the worker inherits, and out of what /proc shows. */
+static char *take_secret(const char *name)
+{
+    char *value = getenv(name);
+    if (trk_str_is_empty(value)) {
+        return NULL;
+    }
+    char *copy = trk_xstrdup(value);
+    explicit_bzero(value, strlen(value));
+    (void)unsetenv(name);
+    return copy;
+}
+
 static int parse_int_option(const char *name, const char *text, int64_t min, int64_t max,
                             int64_t *ret, struct trk_err *err)
 {
@@ -210,6 +223,7 @@ static int read_environment(struct wrapper_options *o, struct trk_err *err)
     o->git_version = env_dup("GIT_VERSION", "dev");
     o->deployed_by = env_dup("DEPLOYED_BY_RACETRACK_VERSION", "");
     o->job_type_version = env_dup("JOB_TYPE_VERSION", "");
+    o->call_secret = take_secret("JOB_CALL_SECRET");
     o->home_page = trk_xstrdup("/docs");
     o->python = env_dup("RACETRACK_PYTHON", "/usr/bin/python3");
     o->python_is_default = strcmp(o->python, "/usr/bin/python3") == 0;

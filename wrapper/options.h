@@ -30,6 +30,9 @@ struct wrapper_options {
     bool is_deployed; /* the name was given by whoever started it (JOB_NAME) */
     char *job_name, *job_version, *git_version, *deployed_by, *job_type_version;
     int64_t deployment_timestamp;
+    /* What callers show in X-Racetrack-Job-Secret, probes apart; NULL: nothing is demanded. Taken
+     * out of the environment, so that the job's code does not see it. */
+    char *call_secret;
 };
 /* 0, 1 when help or version was printed (end with success), or an error for the user. */
 int wrapper_options_read(int argc, char **argv, struct wrapper_options *ret,

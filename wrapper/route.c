@@ -113,6 +113,12 @@ int route_resolve(const char *target, size_t len, struct route *ret)
     return 0;
 }
 
+bool route_is_fatman(const struct route *route)
+{
+    static const char mount[] = "/pub/fatman/";
+    return route->base_len > sizeof(mount) && memcmp(route->base, mount, sizeof(mount) - 1) == 0;
+}
+
 bool route_names(const struct route *route, const char *job_name)
 {
     if (route->base_len == 0) {

@@ -35,6 +35,8 @@ struct route {
 };
 /* 0, or the status to refuse with (400, 414). */
 int route_resolve(const char *target, size_t len, struct route *ret);
+/* Is it asked under the mount of that era? */
+bool route_is_fatman(const struct route *route);
 /* Does the mount name this job, or none at all? */
 bool route_names(const struct route *route, const char *job_name);
 

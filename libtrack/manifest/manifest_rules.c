@@ -133,6 +133,8 @@ static bool is_reserved_env(const char *name)
         "JOB_MANIFEST_YAML", "JOB_DEPLOYMENT_TIMESTAMP",
         "PUB_URL",           "REQUEST_TRACING_HEADER",
         "AUTH_TOKEN",        "CALLER_NAME_HEADER",
+        "JOB_CALL_SECRET",   "FATMAN_NAME",
+        "FATMAN_VERSION",    "FATMAN_DEPLOYMENT_TIMESTAMP",
     };
     for (size_t i = 0; i < TRK_COUNT(names); i++) {
         if (strcmp(name, names[i]) == 0) {

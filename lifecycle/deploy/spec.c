@@ -13,6 +13,10 @@ static const char *const reserved[] = {
     "JOB_VERSION",
     "JOB_MANIFEST_YAML",
     "JOB_DEPLOYMENT_TIMESTAMP",
+    "JOB_CALL_SECRET",
+    "FATMAN_NAME",
+    "FATMAN_VERSION",
+    "FATMAN_DEPLOYMENT_TIMESTAMP",
     "PUB_URL",
     "AUTH_TOKEN",
     "REQUEST_TRACING_HEADER",
@@ -199,6 +203,8 @@ static json_t *make_env(const struct lifecycle_config *config, void *mem,
     spec_job(input->manifest, &name, &version);
     (void)json_object_set_new(env, "JOB_NAME", text_value(name));
     (void)json_object_set_new(env, "JOB_VERSION", text_value(version));
+    (void)json_object_set_new(env, "FATMAN_NAME", text_value(name)); /* jobs of that era read it */
+    (void)json_object_set_new(env, "FATMAN_VERSION", text_value(version));
     (void)json_object_set_new(env, "JOB_MANIFEST_YAML", one_line(input->manifest_yaml));
     (void)json_object_set_new(env, "PUB_URL", text_value(config->internal_pub_url));
     (void)json_object_set_new(env, "AUTH_TOKEN", text_value(input->family_token));
@@ -260,6 +266,7 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
     char timestamp[32];
     snprintf(timestamp, sizeof(timestamp), "%lld", (long long)input->deployment_timestamp);
     (void)json_object_set_new(env, "JOB_DEPLOYMENT_TIMESTAMP", json_string(timestamp));
+    (void)json_object_set_new(env, "FATMAN_DEPLOYMENT_TIMESTAMP", json_string(timestamp));
     *ret = (struct infra_generation_spec){
         .generation_id = input->generation_id,
         .image_name = input->image_name,

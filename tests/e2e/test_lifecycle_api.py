@@ -470,3 +470,18 @@ def test_a_job_of_today_is_a_fatman_to_clients_of_that_era(platform, deployed):
 def test_a_path_that_is_not_there_is_named_as_it_was_asked_for(platform):
     answer = platform.lifecycle.get("/api/v1/fatman/a/b/c/d")
     assert answer.status_code == 404 and "/api/v1/fatman/a/b/c/d" in answer.json()["error"]
+
+
+def test_jobs_of_the_fatman_era_find_their_environment(platform, cli, make_job):
+    folder, name = make_job()
+    (folder / "adder.py").write_text(
+        "import os\n"
+        "class AdderModel:\n"
+        "    def perform(self, numbers=()):\n"
+        "        return {k: os.environ.get(k) for k in ('FATMAN_NAME', 'FATMAN_VERSION', 'FATMAN_DEPLOYMENT_TIMESTAMP', 'JOB_DEPLOYMENT_TIMESTAMP')}\n"
+    )
+    cli("deploy", folder, "dev")
+    seen = platform.call(name, {}).json()
+    assert (seen["FATMAN_NAME"], seen["FATMAN_VERSION"]) == (name, "0.0.1")
+    assert seen["FATMAN_DEPLOYMENT_TIMESTAMP"] == seen["JOB_DEPLOYMENT_TIMESTAMP"] != None  # noqa: E711
+    cli("delete", name, "--version", "0.0.1")

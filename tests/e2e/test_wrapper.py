@@ -154,8 +154,9 @@ def test_perform_and_mounts(job):
     assert w.call(numbers=[40, 2], path="/pub/fatman/adder/1.x" + PERFORM).json == 42
     answer = w.call(numbers=[1], scale=3)
     assert (answer.status, answer.json, answer.headers["Content-Type"]) == (200, 3, "application/json")
-    assert w.request("POST", "/api/v1/nothing").status == 404
-    assert w.get("/nothing").status == 404
+    for path in ("/api/v1/nothing", "/nothing", "/pub/fatman/adder/1.x/api/v1/nothing%20at%20all"):
+        missing = w.get(path + "?q=1")
+        assert missing.status == 404 and f" {path};" in missing.json["error"], path
     refused = w.get(PERFORM)
     assert (refused.status, refused.headers["Allow"]) == (405, "POST")
     assert w.request("POST", "/live").status == 405
@@ -186,6 +187,9 @@ def test_probes(job):
     assert health.json == {
         "service": "job", "job_name": "adder", "live": True, "ready": True, "status": "pass", "error": None, "job_version": "1.2.3",
         "git_version": "abc", "deployed_by_racetrack_version": "2", "deployment_timestamp": 1700000000, "job_type_version": "python3:3"}
+    fatman = w.get("/pub/fatman/adder/latest/health").json
+    assert (fatman["service"], fatman["fatman_name"], fatman["fatman_version"]) == ("fatman", "adder", "1.2.3")
+    assert "job_name" not in fatman and "job_version" not in fatman
 
 
 def test_a_request_for_another_job_is_not_answered(job):
@@ -228,7 +232,7 @@ def test_parameters_and_openapi(job):
 
 
 @pytest.mark.parametrize("body, status, word", [
-    (b"", 422, "numbers"), (b"{}", 400, "failed to call a function"), (b"[1]", 422, "list"), (b"null", 422, "NoneType"),
+    (b"{}", 400, "failed to call a function"), (b"[1]", 422, "list"), (b"null", 422, "NoneType"),
     (b"{", 400, "not valid JSON"), (b'{"numbers": NaN}', 400, "NaN"), (b"\xff\xfe", 400, "UTF-8"), (b'{"numbers": [1]} x', 400, "extra data"),
     (b'{"wrong": 1}', 400, "failed to call a function"), (b"[" * 100000, 400, "nested"), (b'{"numbers": ' + b"1" * 5000 + b"}", 400, "not valid JSON"),
 ])
@@ -239,6 +243,39 @@ def test_bad_payloads(job, body, status, word):
     assert word in answer.json["error"]
     assert answer.json["type"] and set(answer.json) == {"error", "type"}
     assert w.call(numbers=[1]).json == 1
+
+
+def test_no_payload_takes_the_example(job):
+    w = job(ADDER)
+    assert w.request("POST", PERFORM).json == 42
+    plain = job("class M:\n    def perform(self, a): return a")
+    refused = plain.request("POST", PERFORM)
+    assert refused.status == 422 and "a" in refused.json["error"]
+
+
+SECRET = "s3cret-of-this-generation"
+
+
+def test_a_call_must_show_the_generations_secret(job):
+    """Whoever reaches the port without the gateway is not answered; probes and metrics are."""
+    w = job("""
+        import os
+        class M:
+            def perform(self):
+                seen = dict(self.request_context.get().headers.items())
+                return [os.environ.get("JOB_CALL_SECRET"), seen.get("x-racetrack-job-secret"), SECRET_IN_PROC]
+        with open(f"/proc/{os.getppid()}/environ", "rb") as f:
+            SECRET_IN_PROC = b"s3cret" in f.read()
+    """, JOB_CALL_SECRET=SECRET)
+    for mount in ("", "/pub/job/m/1", "/pub/fatman/m/latest"):
+        for probe in ("/live", "/ready", "/health", "/metrics"):
+            assert w.get(mount + probe).status == 200, mount + probe
+        for path in (PERFORM, "/docs", "/openapi.json", "/api/v1/parameters", "/nothing", "/"):
+            for headers in ({}, {"X-Racetrack-Job-Secret": SECRET[:-1]}, {"X-Racetrack-Job-Secret": SECRET + "x"}, {"X-Racetrack-Job-Secret": ""}):
+                refused = w.request("POST" if path == PERFORM else "GET", mount + path, b"{}" if path == PERFORM else None, headers)
+                assert refused.status == 403 and "gateway" in refused.json["error"], (path, headers)
+        allowed = w.request("POST", mount + PERFORM, b"{}", {"x-racetrack-job-secret": SECRET})
+        assert allowed.json == [None, None, False]
 
 
 def test_no_payload_needed(job):

@@ -100,6 +100,8 @@ def other_payload(endpoint, request, body):
         return payload
     if endpoint.method in ("GET", "DELETE"):
         return query_payload(endpoint, request)
+    if endpoint.example is not None:
+        return dict(endpoint.example)  # as the original: the documentation's example is the default
     if endpoint.needs_payload():
         names = ", ".join(p["name"] for p in endpoint.parameters)
         raise PayloadError(f"the request has no body: a JSON object is expected{f' with the arguments {names}' if names else ''}", 422)
