@@ -531,7 +531,7 @@ def test_own_metrics_that_fail_or_hang(job):
 
 @pytest.mark.parametrize("code, words", [
     ("class A:\n  def perform(self: pass\n", ["SyntaxError", "job.py"]),
-    ("import nothing_like_this\n", ["ModuleNotFoundError", "nothing_like_this"]),
+    ("import nothing_like_this\n", ["ModuleNotFoundError", "nothing_like_this", "requirements_path"]),
     ("class A:\n  def __init__(self): raise RuntimeError('no model')\n  def perform(self): pass\n", ["RuntimeError: no model", "Traceback", "__init__"]),
     ("x = 1\n", ["no class"]),
     ("class A: pass\n", ["perform"]),
@@ -555,6 +555,17 @@ def test_failing_load(job, code, words):
     assert call.status == 503 and words[0] in call.json["error"]
     assert w.process.poll() is None
     assert words[0] in w.log()
+
+
+HOST_PACKAGES = sorted(p.parent.name for p in Path("/usr/lib/python3/dist-packages").glob("*/__init__.py") if p.parent.name.isidentifier())
+
+
+@pytest.mark.skipif(not HOST_PACKAGES, reason="this host has no Python packages of its own")
+@pytest.mark.parametrize("python", ["/usr/bin/python3", "/usr/bin/../bin/python3"])
+def test_packages_of_the_host_are_not_the_jobs(job, python):
+    w = job(f"import {HOST_PACKAGES[0]}\nclass A:\n  def perform(self): pass\n", ready=False, RACETRACK_PYTHON=python)
+    live = wait_for(lambda: (a := w.get("/live")).status == 500 and a, "the failure")
+    assert f"No module named '{HOST_PACKAGES[0]}'" in live.json["error"] and "requirements_path" in live.json["error"]
 
 
 def test_missing_file_and_class(job):

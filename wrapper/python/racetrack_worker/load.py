@@ -265,6 +265,8 @@ def cause(e):
     if isinstance(e, SystemExit):
         return f"SystemExit: the job's code called exit({'' if e.code is None else e.code})"
     text = str(e)
+    if isinstance(e, ModuleNotFoundError):
+        text += "; a package that the job needs belongs into its requirements (requirements_path in the manifest)"
     return f"{type(e).__name__}: {text}" if text else type(e).__name__
 
 

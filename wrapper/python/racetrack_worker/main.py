@@ -58,7 +58,8 @@ def set_up_streams():
 
 def set_up_path(path, packages):
     own = sys.path[0] if sys.path and sys.path[0].endswith("racetrack_job") else os.path.dirname(os.path.dirname(__file__))
-    sys.path[:] = [p for p in sys.path if p and p != own]
+    # The host's packages are none of the job's: what it needs is in its image.
+    sys.path[:] = [p for p in sys.path if p and p != own and os.path.basename(p) != "dist-packages"]
     here = os.getcwd()
     front = [here]
     folder = os.path.dirname(os.path.abspath(path))
@@ -68,10 +69,6 @@ def set_up_path(path, packages):
         front.append(os.path.abspath(packages))
     sys.path[0:0] = front
     if sys.flags.no_site:
-        version = f"{sys.version_info[0]}.{sys.version_info[1]}"
-        for p in (f"/usr/local/lib/python{version}/dist-packages", "/usr/lib/python3/dist-packages"):
-            if p not in sys.path and os.path.isdir(p):
-                sys.path.append(p)
         builtins.exit = builtins.quit = leave
         if packages and has_pth(packages):
             import site
