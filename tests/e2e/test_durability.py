@@ -162,6 +162,27 @@ def test_lifecycle_dead_while_the_job_crashes(platform, deployed):
     wait_for(lambda: platform.call(name, ADDER).status_code == 200, 20, "it answers again")
 
 
+@pytest.mark.parametrize("damage", ["", '{"generation_id": "'])
+def test_a_damaged_record_of_one_job(platform, deployed, damage):
+    """Its job is started anew; the others are watched all the time."""
+    victim, other = deployed(), deployed()
+    [doc] = workloads(platform, victim)
+    path = platform.state / "jobs" / doc["generation_id"] / "workload.json"
+    path.write_text(damage)
+    healed = wait_for(lambda: [d for d in read_whole(path) if d["state"] == "running"], 30, "the victim is started anew")
+    assert healed[0]["pid"] != doc["pid"]
+    wait_for(lambda: not process_alive(doc["pid"]), 10, "the former process ends")
+    wait_for(lambda: platform.call(victim, ADDER).json() == 42, 20, "the victim answers")
+    [doc] = workloads(platform, other)
+    os.kill(doc["pid"], signal.SIGKILL)
+    wait_for(lambda: [d["restarts"] for d in workloads(platform, other)] == [1], 20, "the other is started again")
+
+
+def read_whole(path):
+    text = path.read_text() if path.exists() else ""
+    return [json.loads(text)] if text.endswith("}") else []
+
+
 def test_two_lifecycles_share_the_work(platform, make_job):
     with platform.extra_lifecycle() as (second, _):
         jobs = []

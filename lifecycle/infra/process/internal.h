@@ -59,9 +59,11 @@ char *workload_path(const struct process_target *p, const char *id, const char *
 int workload_lock(const struct process_target *p, const char *id, int *ret_fd,
                   struct trk_err *err) TRK_MUST_CHECK;
 void workload_lock_forget(const struct process_target *p, const char *id); /* while holding it */
+/* TRK_NOT_FOUND: no such workload; TRK_INVALID: its document is damaged. */
 int workload_load(const struct process_target *p, const char *id, json_t **ret,
                   struct trk_err *err) TRK_MUST_CHECK;
-/* Both at once. TRK_NOT_FOUND: there is no such workload (any more), and no lock file is left. */
+/* Both at once. TRK_NOT_FOUND: there is no such workload (any more), and no lock file is left;
+ * TRK_INVALID: its document is damaged. */
 int workload_lock_known(const struct process_target *p, const char *id, int *ret_fd, json_t **ret,
                         struct trk_err *err) TRK_MUST_CHECK;
 int workload_save(const struct process_target *p, const char *id, const json_t *doc,

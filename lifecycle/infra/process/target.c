@@ -193,8 +193,8 @@ static int process_stop(const struct infra_target *t, const char *id, int64_t gr
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
     int rc = workload_lock_known(p, id, &lock, &doc, err);
-    if (rc == TRK_NOT_FOUND) {
-        return 0;
+    if (rc == TRK_NOT_FOUND || rc == TRK_INVALID) {
+        return 0; /* whom to ask is not known; removing ends it */
     }
     if (rc == 0 && !workload_is(doc, STATE_STOPPED) && !workload_is(doc, STATE_STOPPING)) {
         workload_set_text(doc, "state", STATE_STOPPING);
@@ -206,11 +206,23 @@ static int process_stop(const struct infra_target *t, const char *id, int64_t gr
     return rc < 0 ? trk_err_wrap(err, "stopping generation %s", id) : 0;
 }
 
+/* Nothing is known of its process but the marks it carries; to apply, or to remove, ends that. */
+static void fill_damaged(const char *id, const struct trk_err *why, struct infra_observation *ret)
+{
+    json_auto_t *doc = json_object();
+    workload_set_text(doc, "reason", why->text);
+    fill_observation(id, doc, INFRA_GONE, ret);
+}
+
 static int observe_doc(struct process_target *p, const char *id, struct infra_observation *ret,
                        struct trk_err *err)
 {
     json_auto_t *doc = NULL;
     int rc = workload_load(p, id, &doc, err);
+    if (rc == TRK_INVALID) {
+        fill_damaged(id, err, ret);
+        return 0;
+    }
     if (rc < 0) {
         return rc;
     }
@@ -267,9 +279,9 @@ static int process_list(const struct infra_target *t, struct infra_observation *
         int rc = observe_doc(p, ids[i], &list[found], &one);
         if (rc == 0) {
             found++;
-        } else if (rc != TRK_NOT_FOUND) {
-            free(list); /* part of the truth would read as "gone" */
-            return trk_err_set(err, one.code, "%s", one.text);
+        } else if (rc != TRK_NOT_FOUND) { /* whoever misses it asks for it, and is told the same */
+            trk_log_warn("a workload cannot be read; it is left as it is", "generation", ids[i],
+                         "error", one.text, NULL);
         }
     }
     *ret = list;
@@ -521,7 +533,12 @@ static void stop_one(struct process_target *p, const char *id, bool is_last_word
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
     struct trk_err err = {0};
-    if (workload_lock_known(p, id, &lock, &doc, &err) < 0) {
+    int rc = workload_lock_known(p, id, &lock, &doc, NULL);
+    if (rc == TRK_INVALID) { /* its processes carry its mark */
+        doc = json_object();
+        rc = workload_lock(p, id, &lock, NULL);
+    }
+    if (rc < 0) {
         return;
     }
     if (!is_last_word) {

@@ -69,7 +69,7 @@ int workload_load(const struct process_target *p, const char *id, json_t **ret, 
     json_t *doc = NULL;
     if (trk_json_parse(text, len, &doc, err) < 0 || !json_is_object(doc)) {
         json_decref(doc);
-        return trk_err_set(err, TRK_INTERNAL, "%s is damaged", path);
+        return trk_err_set(err, TRK_INVALID, "%s is damaged", path);
     }
     *ret = doc;
     return 0;
@@ -94,26 +94,13 @@ int workload_lock_known(const struct process_target *p, const char *id, int *ret
     return 0;
 }
 
-/* Atomic for readers and for a killed lifecycle. Not synced to the disk: after a power cut no
- * process is left to be found, and the boot id tells. */
+/* Atomic for readers, for a killed lifecycle and for a power cut. */
 int workload_save(const struct process_target *p, const char *id, const json_t *doc,
                   struct trk_err *err)
 {
     trk_autofree char *path = workload_path(p, id, "workload.json");
-    trk_autofree char *temporary = workload_path(p, id, "workload.json.new");
     trk_autofree char *text = trk_json_text(doc);
-    trk_autoclose int fd = open(temporary, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0) {
-        return trk_err_errno(err, errno, "writing %s", temporary);
-    }
-    if (trk_write_all(fd, text, strlen(text), err) < 0) {
-        (void)unlink(temporary);
-        return trk_err_wrap(err, "writing %s", temporary);
-    }
-    if (rename(temporary, path) < 0) {
-        return trk_err_errno(err, errno, "writing %s", path);
-    }
-    return 0;
+    return trk_file_write(path, text, strlen(text), 0600, err);
 }
 
 int workload_ids(const struct process_target *p, char (**ret)[40], size_t *ret_count,

@@ -720,6 +720,60 @@ START_TEST(test_stop_all_ends_every_job_and_apply_starts_it_again)
 }
 END_TEST
 
+/* Empty, cut, or something else: the others are told of, and the victim is made anew or goes. */
+START_TEST(test_damaged_document_concerns_one_job)
+{
+    static const char *const damages[] = {"", "{\"generation_id\": \"44", "[]"};
+    if (!can_use("bwrap")) {
+        return;
+    }
+    struct trk_err err = {0};
+    put_image("serve", 1000);
+    start_target("bwrap");
+    const char *victim = "44444444-0000-4000-8000-000000000001";
+    const char *other = "44444444-0000-4000-8000-000000000002";
+    struct infra_observation seen;
+    apply(victim, 0, &seen);
+    apply(other, 0, &seen);
+    trk_autofree char *document = trk_xasprintf("%s/state/jobs/%s/workload.json", root, victim);
+    const char *damage = damages[_i];
+    ck_assert_int_eq(trk_file_write(document, damage, strlen(damage), 0600, &err), 0);
+
+    struct infra_observation *list = NULL;
+    size_t count = 0;
+    ck_assert_msg(target->list(target, &list, &count, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(count, 2);
+    for (size_t i = 0; i < count; i++) {
+        bool is_victim = strcmp(list[i].generation_id, victim) == 0;
+        ck_assert_int_eq(list[i].state, is_victim ? INFRA_GONE : INFRA_RUNNING);
+        ck_assert(!is_victim || strstr(list[i].reason, "workload.json is damaged") != NULL);
+    }
+    free(list);
+    trk_autofree char *died = call(seen.address, "/die");
+    ck_assert_ptr_null(died);
+    do { /* the other one is still watched */
+        wait_state(other, INFRA_RUNNING, &seen);
+    } while (seen.restarts == 0);
+    ck_assert_int_eq(target->stop(target, victim, 1000, &err), 0);
+
+    apply(victim, 0, &seen);
+    ck_assert_int_eq(seen.state, INFRA_RUNNING);
+    trk_autofree char *text = call(seen.address, "/");
+    ck_assert_ptr_nonnull(text);
+    ck_assert_int_eq(count_processes(victim), count_processes(other)); /* the former one ended */
+
+    ck_assert_int_eq(trk_file_write(document, damage, strlen(damage), 0600, &err), 0);
+    remove_generation(victim);
+    trk_autofree char *of_other = trk_xasprintf("%s/state/jobs/%s/workload.json", root, other);
+    ck_assert_int_eq(trk_file_write(of_other, damage, strlen(damage), 0600, &err), 0);
+    infra_process_free(target);
+    target = NULL;
+    trk_autofree char *state = path_of("state");
+    ck_assert_msg(infra_process_stop_all(state, 100, &count, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(count_processes(other), 0);
+}
+END_TEST
+
 START_TEST(test_full_disk_leaves_nothing_half)
 {
     trk_autofree char *state = path_of("state");
@@ -808,6 +862,7 @@ int main(int argc, char **argv, char **env)
     tcase_add_loop_test(tcase, test_stop_asks_first_and_kills_later, 0, 2);
     tcase_add_loop_test(tcase, test_memory_limit_is_enforced_and_named, 0, 2);
     tcase_add_loop_test(tcase, test_stop_all_ends_every_job_and_apply_starts_it_again, 0, 2);
+    tcase_add_loop_test(tcase, test_damaged_document_concerns_one_job, 0, 3);
     tcase_add_test(tcase, test_full_disk_leaves_nothing_half);
     tcase_add_test(tcase, test_wrong_images_and_ids_are_refused);
     tcase_add_test(tcase, test_environment_cannot_be_used_against_the_launcher);
