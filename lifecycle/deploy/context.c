@@ -53,6 +53,11 @@ int context_from_bytes(const char *state_dir, const void *bytes, size_t len, str
     rc = rc == 0 ? nameless_file(folder, &fd, err) : rc;
     rc = rc == 0 ? trk_write_all(fd, bytes, len, err) : rc;
     if (rc < 0) {
+        if (rc == TRK_NO_SPACE) {
+            return trk_err_set(err, TRK_NO_SPACE,
+                               "lifecycle's disk is full, the build context could not be kept: "
+                               "when whoever runs the platform has made room there, deploy again");
+        }
         return trk_err_wrap(err, "keeping the build context");
     }
     *ret = (struct context){.fd = TRK_STEAL_FD(fd), .size_bytes = (int64_t)len};

@@ -180,7 +180,7 @@ CODE = {
     "never ends": ({"adder.py": ADDER + "    def __init__(self):\n        print('loading', flush=True)\n        while True: pass\n"}, None,
                    [f"is not ready after {LIMIT_S} s", "timeout_until_job_ready", "loading"]),
     "no perform": ({"adder.py": "class AdderModel:\n    pass\n"}, None, ["perform"]),
-    "unknown job type": ({}, None, ["jobtype", "cobol:latest", "python3:latest"]),
+    "unknown job type": ({}, None, ["jobtype", "'cobol'", "available: python3"]),
 }
 
 

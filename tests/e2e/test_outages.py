@@ -404,7 +404,7 @@ def test_the_disk_of_the_state_is_full(small, tmp_path):
                 error = done.stderr.lower()
                 assert "disk is full" in error or "disk of the platform is full" in error, done.stderr
                 assert "room" in error, "what to do"
-                said.add(next((what for what in ("database", "the uploaded source", "the job's folder", "starting job") if what in error), error))
+                said.add(next((what for what in ("database", "the build context", "the uploaded source", "the job's folder", "starting job") if what in error), error))
                 load.flows(20)
                 assert small.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["status"] == "running"
             wait_for(lambda: job_folders(small) == before, 5, "nothing half is left")
