@@ -3,8 +3,9 @@
  *
  * Connections carry connect_timeout, keepalives and tcp_user_timeout. A connection is borrowed for
  * one unit of work; a broken one is dropped and reopened. When the server is away every call
- * answers TRK_UNAVAILABLE within the configured wait and recovers by itself. No server-side
- * prepared statements (poolers). Any thread; one connection is used by one thread at a time.
+ * answers TRK_UNAVAILABLE within the configured wait and recovers by itself. Statements that come
+ * again are prepared on the server; behind a pooler that loses them, plain ones are used. Any
+ * thread; one connection is used by one thread at a time.
  *
  *     trk_pg_auto struct trk_pg *conn = NULL; // given back at the end of the scope
  *     trk_pg_result_auto struct trk_pg_result *res = NULL;

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "libtrack/base/buf.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/pg/pg_internal.h"
@@ -15,6 +14,7 @@
 
 struct trk_pg_pool {
     struct trk_pg_options options; /* own copies */
+    struct pg_watch watch;
     pthread_mutex_t lock;
     pthread_cond_t released;
     struct trk_pg **idle; /* most recently used last */
@@ -25,6 +25,7 @@ struct trk_pg_pool {
 
     /* what is known about the server */
     atomic_bool up;
+    atomic_bool loses_statements;
     atomic_int_fast64_t known_at_ns;
     char last_error[512]; /* under lock */
     /* the background check: a thread that exists from the first question on */
@@ -38,10 +39,16 @@ static char *copy(const char *s)
     return s != NULL ? trk_xstrdup(s) : NULL;
 }
 
+static bool is_up(void *pool)
+{
+    return trk_pg_pool_is_up(pool);
+}
+
 struct trk_pg_pool *trk_pg_pool_new(const struct trk_pg_options *options)
 {
     trk_assert(options->size > 0);
     struct trk_pg_pool *pool = trk_xcalloc(1, sizeof(*pool));
+    pool->watch = (struct pg_watch){.is_up = is_up, .ctx = pool};
     pool->options = *options;
     pool->options.conninfo = copy(options->conninfo);
     pool->options.schema = copy(options->schema);
@@ -66,10 +73,16 @@ struct trk_pg_pool *trk_pg_pool_new(const struct trk_pg_options *options)
     return pool;
 }
 
-static void close_connection(struct trk_pg_pool *pool, struct trk_pg *conn)
+static void free_connection(struct trk_pg *conn)
 {
     PQfinish(conn->link);
+    free(conn->statements);
     free(conn);
+}
+
+static void close_connection(struct trk_pg_pool *pool, struct trk_pg *conn)
+{
+    free_connection(conn);
     (void)pthread_mutex_lock(&pool->lock);
     pool->closed++;
     (void)pthread_mutex_unlock(&pool->lock);
@@ -90,8 +103,7 @@ void trk_pg_pool_free(struct trk_pg_pool *pool)
     }
     trk_assert(pool->in_use == 0);
     for (unsigned i = 0; i < pool->idle_count; i++) {
-        PQfinish(pool->idle[i]->link);
-        free(pool->idle[i]);
+        free_connection(pool->idle[i]);
     }
     free(pool->idle);
     char *strings[] = {(char *)(uintptr_t)pool->options.conninfo,
@@ -131,6 +143,21 @@ const char *pg_pool_schema(const struct trk_pg_pool *pool)
     return pool->options.schema;
 }
 
+const struct pg_watch *pg_pool_watch(const struct trk_pg_pool *pool)
+{
+    return &pool->watch;
+}
+
+void pg_pool_give_up_statements(struct trk_pg_pool *pool)
+{
+    atomic_store(&pool->loses_statements, true);
+}
+
+bool pg_pool_has_statements(const struct trk_pg_pool *pool)
+{
+    return !atomic_load(&pool->loses_statements);
+}
+
 void pg_pool_note(struct trk_pg_pool *pool, bool up, const char *detail)
 {
     atomic_store(&pool->known_at_ns, trk_now_ns());
@@ -147,111 +174,6 @@ void trk_pg_pool_last_error(struct trk_pg_pool *pool, char *out, size_t size)
     (void)pthread_mutex_lock(&pool->lock);
     (void)snprintf(out, size, "%s", pool->last_error);
     (void)pthread_mutex_unlock(&pool->lock);
-}
-
-/* -- opening a link -- */
-
-static void ignore_notice(void *arg, const char *message)
-{
-    (void)arg;
-    (void)message;
-}
-
-static void copy_message(PGconn *link, char *out, size_t size)
-{
-    if (out == NULL) {
-        return;
-    }
-    (void)snprintf(out, size, "%s", PQerrorMessage(link));
-    for (char *p = out; *p != '\0'; p++) {
-        if (*p == '\n' || *p == '\t') {
-            *p = ' ';
-        }
-    }
-    size_t len = strlen(out);
-    while (len > 0 && out[len - 1] == ' ') {
-        out[--len] = '\0';
-    }
-}
-
-/* libpq's own connect_timeout counts in seconds and not below two: hence the polling here. */
-static bool connect_within(PGconn *link, int64_t timeout_ms)
-{
-    int64_t deadline = trk_now_ns() + timeout_ms * TRK_NS_PER_MS;
-    PostgresPollingStatusType state = PGRES_POLLING_WRITING;
-    while (state != PGRES_POLLING_OK) {
-        if (state == PGRES_POLLING_FAILED) {
-            return false;
-        }
-        int64_t left_ms = (deadline - trk_now_ns()) / TRK_NS_PER_MS;
-        struct pollfd p = {.fd = PQsocket(link),
-                           .events = state == PGRES_POLLING_READING ? POLLIN : POLLOUT};
-        int n = left_ms > 0 ? poll(&p, 1, (int)left_ms) : 0;
-        if (n == 0) {
-            return false;
-        }
-        if (n > 0) {
-            state = PQconnectPoll(link);
-        }
-    }
-    return true;
-}
-
-static int set_up_session(PGconn *link, const struct trk_pg_options *options, int64_t timeout_ms)
-{
-    struct trk_buf sql;
-    trk_buf_init(&sql, 4096);
-    (void)trk_buf_addf(&sql,
-                       "set statement_timeout = %lld; set client_min_messages = warning; "
-                       "set idle_in_transaction_session_timeout = 120000",
-                       (long long)options->statement_timeout_ms);
-    if (options->schema != NULL) {
-        char *quoted = PQescapeIdentifier(link, options->schema, strlen(options->schema));
-        if (quoted != NULL) {
-            (void)trk_buf_addf(&sql, "; set search_path = %s", quoted);
-        }
-        PQfreemem(quoted);
-    }
-    PGresult *res = NULL;
-    if (PQsendQuery(link, sql.data) == 1) {
-        res = pg_link_await(link, NULL, timeout_ms);
-    }
-    bool ok = res != NULL && PQresultStatus(res) == PGRES_COMMAND_OK;
-    PQclear(res);
-    trk_buf_fini(&sql);
-    return ok ? 0 : TRK_UNAVAILABLE;
-}
-
-int pg_link_open(const struct trk_pg_options *options, int64_t timeout_ms, PGconn **ret_link,
-                 char *detail, size_t detail_size, struct trk_err *err)
-{
-    char application[64];
-    (void)snprintf(application, sizeof(application), "%s",
-                   options->application_name != NULL ? options->application_name : "racetrack");
-    /* A dbname that is a connection string is expanded in its place: what follows overrides it. */
-    const char *keys[] = {"dbname",           "application_name", "client_encoding",
-                          "keepalives",       "keepalives_idle",  "keepalives_interval",
-                          "keepalives_count", "tcp_user_timeout", NULL};
-    const char *values[] = {options->conninfo, application, "UTF8", "1", "10", "5", "3",
-                            "15000",           NULL};
-    int64_t deadline = trk_now_ns() + timeout_ms * TRK_NS_PER_MS;
-    PGconn *link = PQconnectStartParams(keys, values, 1);
-    if (link == NULL) {
-        trk_die("out of memory");
-    }
-    (void)PQsetNoticeProcessor(link, ignore_notice, NULL);
-    if (PQstatus(link) == CONNECTION_BAD || !connect_within(link, timeout_ms) ||
-        PQsetnonblocking(link, 1) != 0 ||
-        set_up_session(link, options, (deadline - trk_now_ns()) / TRK_NS_PER_MS + 1) < 0) {
-        copy_message(link, detail, detail_size);
-        if (detail != NULL && detail[0] == '\0') {
-            (void)snprintf(detail, detail_size, "no answer within %lld ms", (long long)timeout_ms);
-        }
-        PQfinish(link);
-        return trk_err_set(err, TRK_UNAVAILABLE, "%s", PG_AWAY_TEXT);
-    }
-    *ret_link = link;
-    return 0;
 }
 
 /* -- borrowing -- */
@@ -376,15 +298,18 @@ int trk_pg_acquire(struct trk_pg_pool *pool, struct trk_pg **ret, struct trk_err
 static bool reset_session(struct trk_pg *conn)
 {
     struct trk_pg_pool *pool = conn->pool;
+    int64_t limit_ms = pool->options.statement_timeout_ms;
+    int64_t normal_ms = limit_ms + PG_ANSWER_MARGIN_MS;
+    char sql[64];
+    (void)snprintf(sql, sizeof(sql), "set statement_timeout = %lld", (long long)limit_ms);
     if (conn->broken || PQstatus(conn->link) != CONNECTION_OK) {
         return false;
     }
-    if (PQtransactionStatus(conn->link) != PQTRANS_IDLE && pg_exec(conn, "rollback", NULL) < 0) {
+    if (PQtransactionStatus(conn->link) != PQTRANS_IDLE &&
+        !pg_link_exec(conn->link, "rollback", &pool->watch, normal_ms)) {
         return false;
     }
-    int64_t normal_ms = pool->options.statement_timeout_ms + PG_ANSWER_MARGIN_MS;
-    return conn->timeout_ms == normal_ms ||
-           trk_pg_set_timeout(conn, pool->options.statement_timeout_ms, NULL) == 0;
+    return conn->timeout_ms == normal_ms || pg_link_exec(conn->link, sql, &pool->watch, normal_ms);
 }
 
 void trk_pg_release(struct trk_pg *conn)
@@ -448,12 +373,10 @@ static void check(struct trk_pg_pool *pool)
         }
         return;
     }
-    conn->timeout_ms = CHECK_TIMEOUT_MS;
-    bool ok = pg_exec(conn, "select 1", NULL) == 0;
-    conn->timeout_ms = pool->options.statement_timeout_ms + PG_ANSWER_MARGIN_MS;
+    bool ok = pg_link_exec(conn->link, "select 1", &pool->watch, CHECK_TIMEOUT_MS);
+    pg_pool_note(pool, ok, "no answer to a check within 1 s");
     if (!ok) {
         conn->broken = true;
-        pg_pool_note(pool, false, "no answer to a check within 1 s");
         /* Nobody shall wait on the other idle ones: opening a new one fails sooner. */
         for (struct trk_pg *idle = next_idle(pool); idle != NULL; idle = next_idle(pool)) {
             close_connection(pool, idle);

@@ -1,6 +1,4 @@
-#include <errno.h>
 #include <inttypes.h>
-#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -9,81 +7,13 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/pg/pg_internal.h"
 
-#define PARAMS_MAX    40
-#define TRANSACTIONS  5
-#define LOOK_EVERY_MS 500
-/* Longer than the pool's checks are apart: one lost connection is not taken for a lost server. */
-#define DOWN_FOR_NS (1200 * TRK_NS_PER_MS)
+#define PARAMS_MAX   40
+#define TRANSACTIONS 5
 
-/* -- sending and waiting -- */
-
-/* The server's own limit of a statement ends only one that it works on. A server that is frozen, or
- * gone without a word, is told by the pool's checks on other connections: when they say for a while
- * that it does not answer, waiting on is in vain. */
-static bool is_in_vain(struct trk_pg_pool *pool, int64_t *down_since_ns)
-{
-    int64_t now = trk_now_ns();
-    if (pool == NULL || trk_pg_pool_is_up(pool)) {
-        *down_since_ns = 0;
-        return false;
-    }
-    if (*down_since_ns == 0) {
-        *down_since_ns = now;
-    }
-    return now - *down_since_ns >= DOWN_FOR_NS;
-}
-
-/* Writes what is left to write and reads until a whole result is there. */
-static bool await_one(PGconn *link, struct trk_pg_pool *pool, int64_t deadline_ns)
-{
-    int64_t down_since_ns = 0;
-    for (;;) {
-        int unsent = PQflush(link);
-        if (unsent < 0) {
-            return false;
-        }
-        if (unsent == 0 && PQisBusy(link) == 0) {
-            return true;
-        }
-        int64_t left_ms = deadline_ns > 0 ? (deadline_ns - trk_now_ns()) / TRK_NS_PER_MS : -1;
-        if (deadline_ns > 0 && left_ms <= 0) {
-            return false;
-        }
-        struct pollfd p = {.fd = PQsocket(link),
-                           .events = (short)(POLLIN | (unsent > 0 ? POLLOUT : 0))};
-        int64_t wait_ms = left_ms < 0 || left_ms > LOOK_EVERY_MS ? LOOK_EVERY_MS : left_ms;
-        int n = poll(&p, 1, (int)wait_ms);
-        if ((n < 0 && errno != EINTR) || (n == 0 && is_in_vain(pool, &down_since_ns))) {
-            return false;
-        }
-        if (n > 0 && (p.revents & (POLLIN | POLLERR | POLLHUP)) != 0 && PQconsumeInput(link) == 0) {
-            return false;
-        }
-    }
-}
-
-PGresult *pg_link_await(PGconn *link, struct trk_pg_pool *pool, int64_t timeout_ms)
-{
-    int64_t deadline = timeout_ms > 0 ? trk_now_ns() + timeout_ms * TRK_NS_PER_MS : 0;
-    PGresult *last = NULL;
-    for (;;) {
-        if (!await_one(link, pool, deadline)) {
-            PQclear(last);
-            return NULL;
-        }
-        PGresult *res = PQgetResult(link);
-        if (res == NULL) {
-            return last;
-        }
-        /* Of several statements the first failure is the answer. */
-        if (last != NULL && PQresultStatus(last) == PGRES_FATAL_ERROR) {
-            PQclear(res);
-            continue;
-        }
-        PQclear(last);
-        last = res;
-    }
-}
+/* SQLSTATEs of prepared statements */
+#define PG_STATE_NO_STATEMENT     "26000"
+#define PG_STATE_STATEMENT_EXISTS "42P05"
+#define PG_STATE_OTHER_COLUMNS    "0A000" /* "cached plan must not change result type" */
 
 /* -- errors -- */
 
@@ -106,7 +36,8 @@ static const struct {
     {"57P", TRK_UNAVAILABLE, PG_AWAY_TEXT},
 };
 
-int pg_check(struct trk_pg *conn, const PGresult *res, struct trk_err *err)
+/* Checks an answer: 0, or the error it stands for. Takes nothing. */
+static int check(struct trk_pg *conn, const PGresult *res, struct trk_err *err)
 {
     conn->sqlstate[0] = '\0';
     ExecStatusType status = res != NULL ? PQresultStatus(res) : PGRES_FATAL_ERROR;
@@ -151,8 +82,10 @@ static void note_affected(struct trk_pg *conn, PGresult *res)
 static int finish(struct trk_pg *conn, int sent, struct trk_pg_result **ret, struct trk_err *err)
 {
     pg_pool_count_query(conn->pool);
-    PGresult *res = sent == 1 ? pg_link_await(conn->link, conn->pool, conn->timeout_ms) : NULL;
-    int code = pg_check(conn, res, err);
+    PGresult *res = sent == 1
+                        ? pg_link_await(conn->link, pg_pool_watch(conn->pool), conn->timeout_ms)
+                        : NULL;
+    int code = check(conn, res, err);
     if (code < 0) {
         PQclear(res);
         return code;
@@ -217,6 +150,69 @@ static int collect(struct params *p, const char *types, va_list args, struct trk
     return 0;
 }
 
+static int run_plain(struct trk_pg *conn, const char *sql, const struct params *p,
+                     struct trk_pg_result **ret, struct trk_err *err)
+{
+    return finish(
+        conn,
+        PQsendQueryParams(conn->link, sql, p->count, NULL, p->values, p->lengths, p->formats, 0),
+        ret, err);
+}
+
+static bool has_state(const struct trk_pg *conn, const char *state)
+{
+    return strcmp(conn->sqlstate, state) == 0;
+}
+
+static int prepare(struct trk_pg *conn, struct pg_statement *statement, const char *name,
+                   const char *sql, struct trk_err *err)
+{
+    int code = finish(conn, PQsendPrepare(conn->link, name, sql, 0, NULL), NULL, err);
+    if (code == 0) {
+        pg_statement_note_prepared(statement);
+    }
+    return code;
+}
+
+/* The prepared statement is no more (a pooler), or its tables have changed (a migration). */
+static bool is_stale(const struct trk_pg *conn)
+{
+    return has_state(conn, PG_STATE_NO_STATEMENT) || has_state(conn, PG_STATE_OTHER_COLUMNS);
+}
+
+static int run(struct trk_pg *conn, const char *sql, const struct params *p,
+               struct trk_pg_result **ret, struct trk_err *err)
+{
+    char name[PG_STATEMENT_NAME_SIZE];
+    struct pg_statement *s = pg_pool_has_statements(conn->pool)
+                                 ? pg_statement_find(&conn->statements, sql, name)
+                                 : NULL;
+    if (s == NULL) {
+        return run_plain(conn, sql, p, ret, err);
+    }
+    bool is_alone = PQtransactionStatus(conn->link) == PQTRANS_IDLE;
+    int code = pg_statement_is_prepared(s) ? 0 : prepare(conn, s, name, sql, err);
+    if (code == 0) {
+        code = finish(
+            conn,
+            PQsendQueryPrepared(conn->link, name, p->count, p->values, p->lengths, p->formats, 0),
+            ret, err);
+    }
+    /* There already: prepared by another client of the pooler in between. */
+    if (code == 0 || !(is_stale(conn) || has_state(conn, PG_STATE_STATEMENT_EXISTS))) {
+        return code;
+    }
+    if (!has_state(conn, PG_STATE_OTHER_COLUMNS)) {
+        pg_pool_give_up_statements(conn->pool);
+    }
+    if (is_alone) {
+        conn->broken = has_state(conn, PG_STATE_OTHER_COLUMNS); /* closed when it is given back */
+        return run_plain(conn, sql, p, ret, err);
+    }
+    conn->broken = true;
+    return trk_err_set(err, TRK_UNAVAILABLE, "the database has just been changed, try again");
+}
+
 int trk_pg_query(struct trk_pg *conn, struct trk_pg_result **ret, struct trk_err *err,
                  const char *sql, const char *types, ...)
 {
@@ -229,9 +225,7 @@ int trk_pg_query(struct trk_pg *conn, struct trk_pg_result **ret, struct trk_err
     if (code < 0) {
         return code;
     }
-    return finish(
-        conn, PQsendQueryParams(conn->link, sql, p.count, NULL, p.values, p.lengths, p.formats, 0),
-        ret, err);
+    return run(conn, sql, &p, ret, err);
 }
 
 int64_t trk_pg_affected(const struct trk_pg *conn)
@@ -251,7 +245,8 @@ int trk_pg_set_timeout(struct trk_pg *conn, int64_t timeout_ms, struct trk_err *
 
 static bool is_retryable(const struct trk_pg *conn)
 {
-    return strcmp(conn->sqlstate, "40001") == 0 || strcmp(conn->sqlstate, "40P01") == 0;
+    return has_state(conn, "40001") || has_state(conn, "40P01") || is_stale(conn) ||
+           has_state(conn, PG_STATE_STATEMENT_EXISTS);
 }
 
 static int try_transaction(struct trk_pg *conn,

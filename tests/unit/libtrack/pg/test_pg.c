@@ -236,6 +236,72 @@ START_TEST(a_statement_has_a_time_limit)
 }
 END_TEST
 
+#define PREPARED                                                                                   \
+    "select count(*) as n from pg_prepared_statements where statement = 'select n from plan'"
+
+static int read_plan(struct trk_pg *conn, void *ctx, struct trk_err *err)
+{
+    const char **change = ctx;
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    if (*change != NULL) {
+        must(conn, TRK_STEAL(*change));
+    }
+    int code = trk_pg_query(conn, &res, err, "select * from plan", "");
+    ck_assert(code < 0 || trk_pg_rows(res) == 1);
+    return code;
+}
+
+START_TEST(statements_that_come_again_are_prepared)
+{
+    struct trk_pg_pool *pool = new_pool(1, NULL);
+    struct trk_err err = {0};
+    (void)number(pool, "select 1 as n");
+    struct trk_pg *conn;
+    ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
+    must(conn, "create table plan (n int)");
+    must(conn, "insert into plan values (7)");
+    trk_pg_release(conn);
+    const char *no_change = NULL;
+    for (int64_t i = 0; i < 3; i++) {
+        ck_assert_int_eq(number(pool, PREPARED), i > 1);
+        ck_assert_int_eq(number(pool, "select n from plan"), 7);
+    }
+    /* A column more: the statement that is prepared answers with an error. */
+    for (int i = 0; i < 2; i++) {
+        ck_assert_int_eq(trk_pg_transaction(pool, read_plan, &no_change, &err), 0);
+    }
+    ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
+    must(conn, "alter table plan add m int");
+    trk_pg_release(conn);
+    ck_assert_msg(trk_pg_transaction(pool, read_plan, &no_change, &err) == 0, "%s", err.text);
+    ck_assert_int_eq(number(pool, "select n from plan"), 7);
+    trk_pg_pool_free(pool);
+}
+END_TEST
+
+START_TEST(a_pooler_may_lose_prepared_statements)
+{
+    struct trk_pg_pool *pool = new_pool(1, NULL);
+    struct trk_err err = {0};
+    struct trk_pg *conn;
+    ck_assert_int_eq(trk_pg_acquire(pool, &conn, &err), 0);
+    for (int i = 0; i < 3; i++) {
+        trk_pg_result_auto struct trk_pg_result *res = NULL;
+        ck_assert_int_eq(trk_pg_query(conn, &res, &err, "select $1::int as n", "i", (int64_t)i), 0);
+    }
+    must(conn, "deallocate all");
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    ck_assert_msg(trk_pg_query(conn, &res, &err, "select $1::int as n", "i", (int64_t)5) == 0, "%s",
+                  err.text);
+    ck_assert_int_eq(trk_pg_int(res, 0, "n"), 5);
+    trk_pg_release(conn);
+    for (int i = 0; i < 3; i++) { /* from here on it is not tried again */
+        ck_assert_int_eq(number(pool, "select count(*) as n from pg_prepared_statements"), 0);
+    }
+    trk_pg_pool_free(pool);
+}
+END_TEST
+
 static bool becomes(struct trk_pg_pool *pool, bool up)
 {
     int64_t deadline = trk_now_ns() + 10 * TRK_NS_PER_S;
@@ -421,6 +487,8 @@ int main(void)
     tcase_add_test(tcase, a_failed_transaction_leaves_nothing);
     tcase_add_test(tcase, serialization_failures_are_retried);
     tcase_add_test(tcase, a_statement_has_a_time_limit);
+    tcase_add_test(tcase, statements_that_come_again_are_prepared);
+    tcase_add_test(tcase, a_pooler_may_lose_prepared_statements);
     tcase_add_test(tcase, recovers_from_a_crash_of_the_server);
     tcase_add_test(tcase, a_full_pool_does_not_hide_the_loss_of_the_server);
     tcase_add_test(tcase, migrations_run_once_also_when_two_start);
