@@ -18,7 +18,7 @@ static const struct trk_config_entry entries[] = {
     INT("http_port", http_port, "7201", NULL, "IMAGE_BUILDER_PORT", 0, 65535,
         "port of the API and of the registry; 0 takes a free one"),
     INT("http_connections_max", http_connections_max, "256", NULL, NULL, 8, 10000,
-        "connections served at once"),
+        "requests served at once; more wait"),
     STRING("lifecycle_url", lifecycle_url, "http://127.0.0.1:7202/lifecycle", "LIFECYCLE_URL",
            "where phases of builds are reported to"),
     SECRET("lifecycle_auth_token", lifecycle_auth_token, "LIFECYCLE_AUTH_TOKEN",

@@ -106,7 +106,7 @@ static int listen_on(struct service *service, struct trk_err *err)
         .port_setting = "IMAGE_BUILDER_PORT",
         .tables = service->tables,
         .table_count = BUILDER_TABLES,
-        .connection_max = (unsigned)config->http_connections_max,
+        .request_max = (unsigned)config->http_connections_max,
         .ctx = &service->ib,
         .authorize = builder_authorize,
         .error_reply = builder_error_reply,

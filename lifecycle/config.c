@@ -23,7 +23,7 @@ static const struct trk_config_entry entries[] = {
     INT("http_port", http_port, "7202", NULL, "LIFECYCLE_PORT", 0, 65535,
         "port of the API; 0 takes a free one"),
     INT("http_connections_max", http_connections_max, "512", NULL, NULL, 8, 10000,
-        "connections served at once"),
+        "requests served at once; more wait"),
 
     STRING("image_builder_url", image_builder_url, "http://127.0.0.1:7201", "IMAGE_BUILDER_URL",
            "where image_builder is"),

@@ -1,6 +1,7 @@
 #include "libtrack/http/h1.h"
 
 #include <string.h>
+#include <strings.h>
 #ifdef __SSE2__
 #include <emmintrin.h>
 #endif
@@ -252,6 +253,7 @@ struct framing {
     bool expect_continue;
     bool chunked;
     uint64_t length;
+    struct trk_h1_slice host;
 };
 
 static int take_length(struct framing *f, struct trk_h1_slice value)
@@ -328,6 +330,7 @@ static int take_host(struct framing *f, struct trk_h1_slice value)
         return fault(400, "Host is malformed");
     }
     f->has_host = true;
+    f->host = value;
     return 0;
 }
 
@@ -469,9 +472,29 @@ static int parse_version(const char *p, size_t len, int *ret_minor)
     return 1;
 }
 
-static int check_target(const struct trk_h1_request *r)
+/* Absolute-form (RFC 9112 §3.2.2): the target becomes its path. */
+static bool take_authority(struct trk_h1_request *r)
 {
-    if (r->target.at[0] == '/') {
+    static const char *const schemes[] = {"http://", "https://"};
+    const char *end = r->target.at + r->target.len;
+    for (size_t i = 0; i < 2; i++) {
+        size_t len = strlen(schemes[i]);
+        if (r->target.len > len &&
+            trk_h1_is((struct trk_h1_slice){r->target.at, len}, schemes[i])) {
+            const char *authority = r->target.at + len;
+            const char *path = skip_class(authority, end, HOST_CHAR);
+            r->authority = (struct trk_h1_slice){authority, (size_t)(path - authority)};
+            r->target = (struct trk_h1_slice){path, (size_t)(end - path)};
+            return path > authority && path < end && *path == '/';
+        }
+    }
+    return false;
+}
+
+static int check_target(struct trk_h1_request *r)
+{
+    r->authority = (struct trk_h1_slice){0};
+    if (r->target.at[0] == '/' || take_authority(r)) {
         return 0;
     }
     if (r->target.len == 1 && r->target.at[0] == '*' && r->method.len == 7 &&
@@ -530,6 +553,11 @@ static int parse_request_line(struct trk_h1_request *r, const char *p, const cha
     return check_target(r) < 0 ? -400 : 1;
 }
 
+static bool is_same(struct trk_h1_slice a, struct trk_h1_slice b)
+{
+    return a.len == b.len && strncasecmp(a.at, b.at, a.len) == 0;
+}
+
 static int finish_request(struct trk_h1_request *r, const struct framing *f)
 {
     int n = check_framing(f, r->minor);
@@ -538,6 +566,9 @@ static int finish_request(struct trk_h1_request *r, const struct framing *f)
     }
     if (!f->has_host && r->minor == 1) {
         return fault(400, "Host is missing");
+    }
+    if (r->authority.len > 0 && f->has_host && !is_same(r->authority, f->host)) {
+        return fault(400, "Host differs from the host in the request target");
     }
     r->keep_alive = keeps_alive(f, r->minor);
     r->upgrade = r->minor == 1 && f->connection_upgrade && f->has_upgrade;

@@ -66,8 +66,10 @@ enum trk_h1_body {
 };
 
 struct trk_h1_request {
-    struct trk_h1_slice method, target; /* target in origin-form or "*" (OPTIONS); others are 400 */
-    int minor;                          /* HTTP/1.<minor>: 0 or 1 */
+    /* The target in origin-form or "*" (OPTIONS); of an absolute one, whose authority must be the
+     * Host, its path. Others are 400. */
+    struct trk_h1_slice method, target, authority;
+    int minor; /* HTTP/1.<minor>: 0 or 1 */
     bool keep_alive, expect_continue, upgrade;
     enum trk_h1_body body;
     uint64_t content_length;

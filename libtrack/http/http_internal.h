@@ -1,8 +1,8 @@
 /*
  * http_internal.h - what the files of the HTTP server share: http_server.c (start, stop),
- * http_conn.c (connections), http_serve.c (a request's way), http_route.c (table), http_request.c
- * (head checks, getters), http_body.c, http_reply.c, http_pages.c, openapi.c, docs_page.c. Nobody
- * else includes it.
+ * http_listen.c, gate.c (connections), http_serve.c (a request's way), http_route.c (table),
+ * http_request.c (head checks, getters), http_body.c, http_reply.c, http_pages.c, openapi.c,
+ * docs_page.c. Nobody else includes it.
  */
 #ifndef LIBTRACK_HTTP_INTERNAL_H
 #define LIBTRACK_HTTP_INTERNAL_H
@@ -13,6 +13,7 @@
 
 #include "libtrack/base/clock.h"
 #include "libtrack/data/schema.h"
+#include "libtrack/http/gate.h"
 #include "libtrack/http/http_server.h"
 
 #define HTTP_PARAMS_MAX   16
@@ -62,24 +63,16 @@ int http_routes_find(const struct http_routes *routes, void *mem, const char *me
 struct http_query *http_query_parse(const char *text, size_t *ret_count);
 void http_query_free(struct http_query *query, size_t count);
 
-/* -- connections and the server (http_server.c) -- */
-struct http_conn {
-    struct http_conn *next, **at; /* server's list, under server->lock */
-    int fd;
-    _Atomic int64_t deadline_ns; /* past it the watchdog cuts the connection; 0: none */
-    char peer[64];
-};
+/* -- the server (http_server.c, http_listen.c) -- */
 struct trk_http_server {
     struct trk_http_options options;
     struct http_routes *routes;
     struct MHD_Daemon *daemon;
+    struct http_gate *gate;
     int port;
-    pthread_mutex_t lock;       /* guards conns, watchdog_ends and the page texts */
-    pthread_cond_t watch, idle; /* first connection or end; no request left while stopping */
-    struct http_conn *conns;
+    pthread_mutex_t lock; /* guards the page texts */
+    pthread_cond_t idle;  /* no request is left while stopping */
     atomic_size_t active; /* requests between their head and the end of their answer */
-    pthread_t watchdog;
-    bool watchdog_ends;
     atomic_bool stopping;
     char *openapi, *docs; /* made on first use */
     char *docs_policy;    /* Content-Security-Policy of docs */
@@ -87,16 +80,12 @@ struct trk_http_server {
     struct trk_series *duration;
 };
 
-/* Past it a connection without a request, or with half a head, is cut. */
-int64_t http_idle_deadline(const struct trk_http_server *server);
-/* MHD_NotifyConnectionCallback; cls is the server. */
-void http_on_connection(void *cls, struct MHD_Connection *mhd, void **socket_ctx,
-                        enum MHD_ConnectionNotificationCode code);
-/* Reads and drops what a rejected client still sends, up to a limit. */
-void http_linger(const struct trk_http_server *server, const struct http_conn *conn);
-/* 0 or an errno. */
-int http_start_watchdog(struct trk_http_server *server);
-void http_stop_watchdog(struct trk_http_server *server);
+/* Wakes trk_http_server_stop(). */
+void http_server_on_idle(struct trk_http_server *server);
+/* Listens on the options' address, for a loopback address in both families (where the machine has
+ * them) with one port number. fds: non-blocking, owned. */
+int http_listen(const struct trk_http_options *options, int fds[2], size_t *ret_count,
+                int *ret_port, struct trk_err *err) TRK_MUST_CHECK;
 
 /* -- callbacks of libmicrohttpd that make up a request (http_serve.c) -- */
 void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd);
@@ -115,7 +104,7 @@ struct http_header {
 struct trk_request {
     struct trk_http_server *server;
     struct MHD_Connection *mhd;
-    struct http_conn *conn;
+    struct http_pair *pair;
     char *target; /* raw, with the query */
     bool begun;
     int64_t begun_ns;
@@ -131,21 +120,16 @@ struct trk_request {
     /* body */
     uint64_t body_seen;
     bool discard; /* the answer is made; what still comes is dropped */
-    bool must_close, linger;
+    bool must_close;
     struct trk_buf body;
     json_t *json;
     /* answer */
     struct http_header *reply_headers;
     struct MHD_Response *response;
     int status;
-    bool is_stream;
-    uint64_t reply_bytes;
 };
 
 /* -- head (http_request.c) -- */
-/* Smuggling shapes and other faults of the head; all are answered with `Connection: close`. */
-int http_check_head(struct trk_request *req, const char *version,
-                    struct trk_err *err) TRK_MUST_CHECK;
 void http_set_tracing_id(struct trk_request *req);
 int http_parse_query(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;
 /* Typed query parameters of the route; replies 422 itself (and returns TRK_SCHEMA). */

@@ -24,7 +24,7 @@ static void drop_reply(struct trk_request *req)
 }
 
 static int set_reply(struct trk_request *req, int status, const char *content_type,
-                     struct MHD_Response *response, uint64_t bytes)
+                     struct MHD_Response *response)
 {
     if (response == NULL) {
         trk_die("%s %s: no memory for an answer", req->method, req->target);
@@ -38,7 +38,6 @@ static int set_reply(struct trk_request *req, int status, const char *content_ty
     }
     req->response = response;
     req->status = status;
-    req->reply_bytes = bytes;
     return 0;
 }
 
@@ -61,7 +60,7 @@ static int reply_owned(struct trk_request *req, int status, const char *content_
 {
     struct MHD_Response *response = MHD_create_response_from_buffer(len, bytes,
                                                                     MHD_RESPMEM_MUST_FREE);
-    return set_reply(req, status, content_type, response, len);
+    return set_reply(req, status, content_type, response);
 }
 
 static int reply_json_value(struct trk_request *req, int status, const json_t *value)
@@ -91,7 +90,7 @@ int trk_reply_empty(struct trk_request *req, int status)
 {
     static char nothing[1];
     return set_reply(req, status, NULL,
-                     MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT), 0);
+                     MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
 }
 
 int trk_reply_text(struct trk_request *req, int status, const char *content_type, const char *text)
@@ -109,7 +108,7 @@ int trk_reply_fd(struct trk_request *req, int status, const char *content_type, 
                  uint64_t offset, uint64_t size)
 {
     return set_reply(req, status, content_type,
-                     MHD_create_response_from_fd_at_offset64(size, fd, offset), size);
+                     MHD_create_response_from_fd_at_offset64(size, fd, offset));
 }
 
 struct stream {
@@ -151,11 +150,9 @@ int trk_reply_stream(struct trk_request *req, int status, const char *content_ty
     }
     struct stream *stream = trk_xcalloc(1, sizeof(*stream));
     *stream = (struct stream){.next = next, .user = user, .fini = fini};
-    req->is_stream = true;
     return set_reply(req, status, content_type,
                      MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read,
-                                                       stream, stream_free),
-                     0);
+                                                       stream, stream_free));
 }
 
 int http_reply_redirect(struct trk_request *req, const char *location)
@@ -230,7 +227,6 @@ void http_reply_err(struct trk_request *req, const struct trk_err *err)
 {
     int status = trk_code_info(err->code)->http_status;
     drop_reply(req);
-    req->is_stream = false;
     if (status >= 500) {
         log_error(req, err, status);
     }
@@ -309,9 +305,8 @@ void http_reply_raw(struct trk_request *req, const struct trk_err *err)
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     /* Nothing was sent on this connection before but "100 Continue": it fits the socket's buffer.
      */
-    (void)sendmsg(req->conn->fd, &message, MSG_NOSIGNAL | MSG_DONTWAIT);
+    (void)sendmsg(http_pair_fd(req->pair), &message, MSG_NOSIGNAL | MSG_DONTWAIT);
     req->status = status;
-    req->linger = true;
 }
 
 enum MHD_Result http_reply_queue(struct trk_request *req)
@@ -332,11 +327,6 @@ enum MHD_Result http_reply_queue(struct trk_request *req)
     if (req->must_close || atomic_load(&req->server->stopping)) {
         (void)MHD_add_response_header(response, "Connection", "close");
     }
-    int64_t now = trk_now_ns();
-    int64_t limit_s = req->server->options.timeout_s;
-    int64_t slow_s = (int64_t)(req->reply_bytes / HTTP_RATE_MIN_BYTES_PER_S);
-    atomic_store(&req->conn->deadline_ns,
-                 req->is_stream ? 0 : now + (limit_s + slow_s) * TRK_NS_PER_S);
     enum MHD_Result result = MHD_queue_response(req->mhd, (unsigned)req->status, response);
     drop_reply(req);
     return result;

@@ -1,119 +1,13 @@
 #include <ctype.h>
 #include <poll.h>
 #include <string.h>
-#include <strings.h>
 #include <talloc.h>
 
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/http/http_internal.h"
 
-/* -- checks of the head -- */
-
-struct head {
-    size_t hosts, lengths, codings;
-    const char *fault;
-};
-
-/* token, RFC 9110 §5.6.2 */
-static bool is_token(const char *s, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if (c <= ' ' || c >= 0x7F || strchr("\"(),/:;<=>?@[\\]{}", c) != NULL) {
-            return false;
-        }
-    }
-    return len > 0;
-}
-
-static bool has_control(const char *s, size_t len)
-{
-    for (size_t i = 0; i < len; i++) {
-        unsigned char c = (unsigned char)s[i];
-        if ((c < ' ' && c != '\t') || c == 0x7F) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool is_length(const char *s, size_t len)
-{
-    if (len == 0 || len > 18) { /* fits int64_t; nobody sends an exabyte */
-        return false;
-    }
-    for (size_t i = 0; i < len; i++) {
-        if (!isdigit((unsigned char)s[i])) {
-            return false;
-        }
-    }
-    return true;
-}
-
-static enum MHD_Result check_header(void *cls, enum MHD_ValueKind kind, const char *name,
-                                    size_t name_len, const char *value, size_t value_len)
-{
-    struct head *head = cls;
-    (void)kind;
-    if (value == NULL) {
-        value = "";
-    }
-    if (!is_token(name, name_len)) {
-        head->fault = "malformed header name";
-    } else if (has_control(value, value_len)) {
-        head->fault = "control character in a header value";
-    } else if (strcasecmp(name, "Host") == 0) {
-        head->hosts++;
-        if (strpbrk(value, " \t,/@?#\\\"<>") != NULL) {
-            head->fault = "malformed Host";
-        }
-    } else if (strcasecmp(name, "Content-Length") == 0) {
-        head->lengths++;
-        if (!is_length(value, value_len)) {
-            head->fault = "malformed Content-Length";
-        }
-    } else if (strcasecmp(name, "Transfer-Encoding") == 0) {
-        head->codings++;
-        if (strcasecmp(value, "chunked") != 0) {
-            head->fault = "Transfer-Encoding must be exactly chunked";
-        }
-    }
-    return head->fault == NULL ? MHD_YES : MHD_NO;
-}
-
-int http_check_head(struct trk_request *req, const char *version, struct trk_err *err)
-{
-    struct head head = {0};
-    (void)MHD_get_connection_values_n(req->mhd, MHD_HEADER_KIND, check_header, &head);
-    bool is_1_1 = strcmp(version, "HTTP/1.1") == 0;
-    if (!is_1_1 && strcmp(version, "HTTP/1.0") != 0) {
-        head.fault = "the protocol must be HTTP/1.1 or HTTP/1.0";
-    } else if (head.fault != NULL) {
-        /* said already */
-    } else if (head.hosts > 1) {
-        head.fault = "more than one Host";
-    } else if (is_1_1 && head.hosts == 0) {
-        head.fault = "HTTP/1.1 without Host";
-    } else if (head.lengths > 1) {
-        head.fault = "more than one Content-Length";
-    } else if (head.codings > 1) {
-        head.fault = "more than one Transfer-Encoding";
-    } else if (head.codings > 0 && head.lengths > 0) {
-        head.fault = "Content-Length together with Transfer-Encoding";
-    } else if (head.codings > 0 && !is_1_1) {
-        head.fault = "Transfer-Encoding in HTTP/1.0";
-    } else if (!is_token(req->method, strlen(req->method))) {
-        head.fault = "malformed method";
-    } else if (has_control(req->target, strlen(req->target)) ||
-               strpbrk(req->target, " \t#\\") != NULL) {
-        head.fault = "a character in the request target that is not allowed";
-    }
-    if (head.fault == NULL) {
-        return 0;
-    }
-    return trk_err_set(err, TRK_INVALID, "bad request: %s", head.fault);
-}
+/* -- head -- */
 
 int64_t http_body_length(struct trk_request *req)
 {
@@ -302,7 +196,7 @@ const char *trk_req_tracing_id(const struct trk_request *req)
 
 const char *trk_req_peer(const struct trk_request *req)
 {
-    return req->conn->peer;
+    return http_pair_peer(req->pair);
 }
 
 const json_t *trk_req_json(const struct trk_request *req)
@@ -318,7 +212,7 @@ const void *trk_req_body(const struct trk_request *req, size_t *ret_len)
 
 bool trk_req_is_disconnected(const struct trk_request *req)
 {
-    struct pollfd p = {.fd = req->conn->fd, .events = POLLRDHUP};
+    struct pollfd p = {.fd = http_pair_fd(req->pair), .events = POLLRDHUP};
     return poll(&p, 1, 0) > 0 && (p.revents & (POLLRDHUP | POLLHUP | POLLERR)) != 0;
 }
 

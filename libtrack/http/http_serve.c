@@ -1,7 +1,6 @@
 /* A request's way through the HTTP server: from its target to the end of its answer. */
 #include <stdio.h>
 #include <string.h>
-#include <strings.h>
 #include <talloc.h>
 
 #include "libtrack/base/log.h"
@@ -16,7 +15,7 @@ void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mhd)
     }
     req->server = cls;
     req->mhd = mhd;
-    req->conn = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
+    req->pair = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     req->target = talloc_strdup(req, uri);
     trk_buf_init(&req->body, 1);
     return req;
@@ -52,16 +51,9 @@ static int find_route(struct trk_request *req, const char *path, struct trk_err 
     return code;
 }
 
-/* The target's path without scheme and authority (absolute-form, RFC 9112 §3.2.2) and query. */
 static const char *raw_path_of(struct trk_request *req)
 {
-    const char *at = req->target;
-    if (strncasecmp(at, "http://", 7) == 0 || strncasecmp(at, "https://", 8) == 0) {
-        at = strstr(at, "://") + 3;
-        at += strcspn(at, "/?");
-    }
-    size_t len = strcspn(at, "?#");
-    return len == 0 ? "/" : talloc_strndup(req, at, len);
+    return talloc_strndup(req, req->target, strcspn(req->target, "?"));
 }
 
 static int redirect(struct trk_request *req, const char *mount, const char *path)
@@ -110,6 +102,10 @@ static const char *strip_mount(const struct trk_request *req, const char **path)
 /* Sets the route, or makes the answer (redirect), or fails with 400, 404 or 405. */
 static int route(struct trk_request *req, struct trk_err *err)
 {
+    if (strchr(req->target, '\\') != NULL) { /* some take it for '/' */
+        req->must_close = true;
+        return trk_err_set(err, TRK_INVALID, "bad request: a backslash in the request target");
+    }
     const char *path = raw_path_of(req);
     const char *mount = strip_mount(req, &path);
     if (*path == '\0') {
@@ -163,18 +159,17 @@ static int check_request(struct trk_request *req, struct trk_err *err)
  * connection; with a large one the connection ends. */
 static enum MHD_Result answer_early(struct trk_request *req)
 {
-    int64_t length = req->must_close ? -1 : http_body_length(req);
+    int64_t length = http_body_length(req);
     if (length == 0 ||
         (length > 0 && length <= HTTP_DRAIN_BYTES && trk_req_header(req, "Expect") == NULL)) {
         req->discard = true;
         return MHD_YES;
     }
     req->must_close = true;
-    req->linger = true;
     return http_reply_queue(req);
 }
 
-static enum MHD_Result begin(struct trk_request *req, const char *method, const char *version)
+static enum MHD_Result begin(struct trk_request *req, const char *method)
 {
     struct trk_http_server *server = req->server;
     struct trk_err err = {0};
@@ -182,18 +177,13 @@ static enum MHD_Result begin(struct trk_request *req, const char *method, const 
     req->begun_ns = trk_now_ns();
     req->method = talloc_strdup(req, method);
     req->path = talloc_strndup(req, req->target, strcspn(req->target, "?"));
-    atomic_store(&req->conn->deadline_ns, http_idle_deadline(server)); /* now for the body */
     atomic_fetch_add(&server->active, 1);
     if (server->started != NULL) {
         trk_metric_inc(server->started);
     }
-    int rc = http_check_head(req, version, &err);
-    req->must_close = rc < 0;
     http_set_tracing_id(req);
     trk_log_set_tracing_id(req->tracing_id);
-    if (rc == 0) {
-        rc = check_request(req, &err);
-    }
+    int rc = check_request(req, &err);
     if (rc < 0 && (rc != TRK_SCHEMA || req->response == NULL)) {
         http_reply_err(req, &err);
     }
@@ -204,9 +194,6 @@ static enum MHD_Result take_body(struct trk_request *req, const char *bytes, siz
 {
     struct trk_err err = {0};
     req->body_seen += *len;
-    int64_t slow_s = (int64_t)(req->body_seen / HTTP_RATE_MIN_BYTES_PER_S);
-    atomic_store(&req->conn->deadline_ns,
-                 req->begun_ns + (req->server->options.timeout_s + slow_s) * TRK_NS_PER_S);
     size_t piece = *len;
     *len = 0;
     if (req->discard || http_body_add(req, bytes, piece, &err) == 0) {
@@ -228,10 +215,6 @@ static enum MHD_Result finish(struct trk_request *req)
         return http_reply_queue(req);
     }
     struct trk_err err = {0};
-    /* The handler may take its time: neither the watchdog nor libmicrohttpd, which looks at the
-     * time of the last byte, may cut the connection before the answer is out. */
-    atomic_store(&req->conn->deadline_ns, 0);
-    (void)MHD_set_connection_option(req->mhd, MHD_CONNECTION_OPTION_TIMEOUT, 0U);
     int rc = http_body_end(req, &err);
     if (rc < 0 && req->response == NULL) {
         http_reply_err(req, &err);
@@ -241,8 +224,6 @@ static enum MHD_Result finish(struct trk_request *req)
             http_reply_err(req, &err);
         }
     }
-    (void)MHD_set_connection_option(req->mhd, MHD_CONNECTION_OPTION_TIMEOUT,
-                                    req->server->options.timeout_s);
     return http_reply_queue(req);
 }
 
@@ -253,9 +234,10 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mhd, const cha
     (void)cls;
     (void)mhd;
     (void)url;
+    (void)version;
     struct trk_request *req = *con_cls;
     if (!req->begun) {
-        return begin(req, method, version);
+        return begin(req, method);
     }
     return *len > 0 ? take_body(req, bytes, len) : finish(req);
 }
@@ -272,7 +254,7 @@ static void log_access(const struct trk_request *req, int64_t duration_ns)
     (void)snprintf(status, sizeof(status), "%d", req->status != 0 ? req->status : 499);
     (void)snprintf(duration, sizeof(duration), "%.3f", (double)duration_ns / TRK_NS_PER_MS);
     trk_log_info("request", "method", req->method, "path", req->path, "status", status,
-                 "duration_ms", duration, "peer", req->conn->peer, NULL);
+                 "duration_ms", duration, "peer", http_pair_peer(req->pair), NULL);
 }
 
 static void end_request(struct trk_request *req)
@@ -284,13 +266,8 @@ static void end_request(struct trk_request *req)
         trk_series_observe(server->duration, (double)duration_ns / TRK_NS_PER_S);
     }
     log_access(req, duration_ns);
-    if (req->linger) {
-        http_linger(server, req->conn);
-    }
     if (atomic_fetch_sub(&server->active, 1) == 1 && atomic_load(&server->stopping)) {
-        (void)pthread_mutex_lock(&server->lock);
-        (void)pthread_cond_broadcast(&server->idle);
-        (void)pthread_mutex_unlock(&server->lock);
+        http_server_on_idle(server);
     }
 }
 
@@ -305,8 +282,6 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
         return;
     }
     *con_cls = NULL;
-    struct http_conn *conn = req->conn;
-    struct trk_http_server *server = req->server;
     trk_req_set_user(req, NULL, NULL);
     if (req->response != NULL) {
         MHD_destroy_response(req->response); /* made, but the client left before it was queued */
@@ -318,5 +293,4 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     json_decref(req->json);
     trk_buf_fini(&req->body);
     talloc_free(req);
-    atomic_store(&conn->deadline_ns, http_idle_deadline(server)); /* for the next head */
 }

@@ -1,13 +1,15 @@
 /*
  * http_server.h - HTTP server over libmicrohttpd with a declared route table.
  *
- * Thread per connection + poll: handlers may block. What is not in the table is refused (404, 405
- * with Allow); a trailing slash too many or missing answers 307 to the path that exists. Requests
- * with smuggling shapes (both length headers, several lengths, a Transfer-Encoding other than
- * chunked, two Hosts, RFC 9112 §6.3, §11.2) get 400 + close before a handler runs; paths with
- * broken escapes, dot segments or an encoded '/' in a parameter get 400. The order is: route,
- * authorize(), query (422), length (413), content type (415; JSON routes take application/json or
- * none), body, schema (422 with `{"error","type","detail":[{type,loc,msg,input}…]}`), handler.
+ * Thread per request + poll: handlers may block. Before a request reaches libmicrohttpd the gate
+ * (gate.h) has read its head strictly; what two parsers could read in two ways (both length
+ * headers, several lengths, a Transfer-Encoding other than chunked, two Hosts, bare LF, NUL, folded
+ * lines; RFC 9112) is answered with 400, 408, 414, 431, 501 or 505 and the end of the connection.
+ * What is not in the table is refused (404, 405 with Allow); a trailing slash too many or missing
+ * answers 307 to the path that exists; paths with broken escapes, dot segments or an encoded '/' in
+ * a parameter get 400. The order is: route, authorize(), query (422), length (413), content type
+ * (415; JSON routes take application/json or none), body, schema (422 with
+ * `{"error","type","detail":[{type,loc,msg,input}…]}`), handler.
  * Bodies are read whole up to the route's cap unless the route streams; one that was rejected early
  * is dropped when it is small, else the connection closes after the answer.
  *
@@ -17,8 +19,9 @@
  * else a new UUID) is echoed and put on the thread's log lines. One access log line a request.
  * No CORS headers are sent.
  *
- * Limits: connections, connections per address, idle time; a head, body or answer that moves slower
- * than 16 KiB/s beyond timeout_s is cut off. A handler may take any time. Heads up to about 60 KiB.
+ * Limits: requests at once (more wait, at most timeout_s, then 503); connections, as many as there
+ * are descriptors, cost memory only; a head must come within 15 s and 32 KiB; a body or answer that
+ * moves slower than 16 KiB/s beyond timeout_s is cut off. A handler may take any time.
  *
  * Starting a server ignores SIGPIPE in the process and limits malloc to two arenas.
  *
@@ -90,7 +93,7 @@ struct trk_route_table {
 struct trk_http_options {
     const char *service;         /* "lifecycle": in /live and the logs */
     const char *title, *version; /* OpenAPI */
-    const char *addr;            /* "127.0.0.1"; IPv6 allowed */
+    const char *addr;            /* "127.0.0.1" or "::1" stands for both; IPv6 allowed */
     int port;                    /* 0: a free one, see trk_http_server_port */
     const char *port_setting;    /* what sets it, for the error when it is taken; may be NULL */
     const char *const
@@ -99,8 +102,7 @@ struct trk_http_options {
     size_t table_count;
     const char *component_schemas; /* JSON object text name -> schema for $ref, or NULL */
     size_t body_max_bytes;         /* default cap; 0: 1 MiB */
-    unsigned connection_max;       /* 0: 512 */
-    unsigned per_ip_max;           /* 0: no limit */
+    unsigned request_max;          /* served at once; 0: 512 */
     unsigned timeout_s;            /* idle and slow-body limit; 0: 60 */
     void *ctx;                     /* trk_req_ctx() */
     /* Called before the body is read for every route whose access is not "public". Sets the subject

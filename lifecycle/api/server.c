@@ -99,7 +99,7 @@ void api_options(struct lifecycle *lc, struct trk_http_options *ret)
         .tables = tables,
         .table_count = TRK_COUNT(tables),
         .component_schemas = api_component_schemas,
-        .connection_max = (unsigned)lc->config->http_connections_max,
+        .request_max = (unsigned)lc->config->http_connections_max,
         .ctx = lc,
         .authorize = api_authorize,
         .alias = api_fatman_alias,

@@ -901,7 +901,7 @@ def test_smuggling_is_refused(pub, job, head, status):
     [
         ("GET / HTTP/1.1\n\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET http://x/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        ("GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/2.0\r\n\r\n", 505),
         ("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % ("a" * 20000), 414),
         ("GET / HTTP/1.1\r\nHost: x\r\nX: %s" % ("a" * 40000), 431),

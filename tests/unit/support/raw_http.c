@@ -1,6 +1,7 @@
 #include "raw_http.h"
 
 #include <arpa/inet.h>
+#include <ctype.h>
 #include <errno.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
@@ -54,6 +55,9 @@ static void look_at(struct raw_answer *answer)
 {
     answer->body = answer->bytes + answer->len;
     for (char *at = answer->bytes; (at = strstr(at, "HTTP/1.1 ")) != NULL; at++) {
+        if (!isdigit((unsigned char)at[9])) {
+            continue; /* in a text */
+        }
         answer->answers++;
         char *end = strstr(at, "\r\n\r\n");
         if (answer->status == 0 || answer->status == 100) {

@@ -88,7 +88,13 @@ static const struct {
     {"GET / HTTP/0.9\r\n\r\n", 505},
     {"GET / HTTP/1.2\r\n\r\n", 505},
     {"GET / HTTP/1.10\r\nHost: a\r\n\r\n", 400},
-    {"GET http://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http://a:80/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http://a HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http://a?x HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http:///x HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
+    {"GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400},
     {"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n", 400},
     {"GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400},
     {"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", 400},
@@ -466,6 +472,18 @@ START_TEST(trailers_can_be_told_apart)
 }
 END_TEST
 
+/* Its authority must be the Host; what is left is the path. */
+START_TEST(absolute_target_is_its_path)
+{
+    struct trk_h1_request r;
+    trk_autofree char *copy = NULL;
+    static const char text[] = "GET HTTP://a.B:80/x?y HTTP/1.1\r\nHost: A.b:80\r\n\r\n";
+    ck_assert_int_eq(parse(&r, text, strlen(text), &copy), (int)strlen(text));
+    ck_assert_uint_eq(r.target.len, 4);
+    ck_assert_mem_eq(r.target.at, "/x?y", 4);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("h1");
@@ -481,6 +499,7 @@ int main(void)
     tcase_add_test(tc, list_tokens_are_found);
     tcase_add_loop_test(tc, chunked_body_is_decoded, 0, TRK_COUNT(chunked));
     tcase_add_test(tc, chunk_overhead_is_capped);
+    tcase_add_test(tc, absolute_target_is_its_path);
     tcase_add_test(tc, trailers_can_be_told_apart);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -7,6 +7,8 @@
 #define GET       "GET /api/v1/hello/x HTTP/1.1\r\n"
 #define TLS_HELLO "\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03garbage\r\n\r\n"
 
+#define WITH_LEN(text) text, 400, sizeof(text) - 1
+
 struct attack {
     const char *name, *bytes;
     int status; /* 0: any of 400, 413, 431, 505 or no answer at all */
@@ -28,21 +30,21 @@ static const struct attack attacks[] = {
     {"length with space within", POST "Content-Length: 7 7\r\n\r\n{\"a\":1}" SMUGGLED, 400, 0},
     {"empty length", POST "Content-Length:\r\n\r\n{\"a\":1}" SMUGGLED, 400, 0},
     {"length past 64 bits", POST "Content-Length: 99999999999999999999\r\n\r\n{\"a\":1}" SMUGGLED,
-     413, 0},
-    {"length of 63 bits", POST "Content-Length: 9223372036854775807\r\n\r\n{\"a\":1}" SMUGGLED, 400,
+     400, 0},
+    {"length of 63 bits", POST "Content-Length: 9223372036854775807\r\n\r\n{\"a\":1}" SMUGGLED, 413,
      0},
     {"space before the colon", POST "Transfer-Encoding : chunked\r\n\r\n0\r\n\r\n" SMUGGLED, 400,
      0},
     {"space before the colon of a length", POST "Content-Length : 7\r\n\r\n{\"a\":1}" SMUGGLED, 400,
      0},
-    {"coding identity", POST "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" SMUGGLED, 400, 0},
-    {"coding list", POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" SMUGGLED, 400, 0},
+    {"coding identity", POST "Transfer-Encoding: identity\r\n\r\n0\r\n\r\n" SMUGGLED, 501, 0},
+    {"coding list", POST "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n" SMUGGLED, 501, 0},
     {"coding twice in one", POST "Transfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n" SMUGGLED,
      400, 0},
     {"two codings",
      POST "Transfer-Encoding: chunked\r\nTransfer-Encoding: identity\r\n\r\n0\r\n\r\n" SMUGGLED,
      400, 0},
-    {"unknown coding", POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" SMUGGLED, 400, 0},
+    {"unknown coding", POST "Transfer-Encoding: xchunked\r\n\r\n0\r\n\r\n" SMUGGLED, 501, 0},
     {"coding behind a vertical tab", POST "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n" SMUGGLED,
      400, 0},
     {"coding in HTTP/1.0",
@@ -59,6 +61,28 @@ static const struct attack attacks[] = {
     {"control character in a value", GET "Host: x\r\nX-A: a\x01\r\n\r\n" SMUGGLED, 400, 0},
     {"NUL in a name", GET "Host: x\r\nX\0A: a\r\n\r\n", 400,
      sizeof(GET "Host: x\r\nX\0A: a\r\n\r\n") - 1},
+    {"length on the next line", POST "Content-Length:\r\n 7\r\n\r\n{\"a\":1}" SMUGGLED, 400, 0},
+    {"length on the next line, bare LF", POST "Content-Length:\n 7\r\n\r\n{\"a\":1}" SMUGGLED, 400,
+     0},
+    {"line that begins with a colon",
+     POST ": x\r\nContent-Length: 48\r\n\r\nGET /api/v1/hello/smuggled HTTP/1.1\r\nHost: x\r\n\r\n",
+     400, 0},
+    {"line that is a colon", POST ":\r\nContent-Length: 7\r\n\r\n{\"a\":1}" SMUGGLED, 400, 0},
+    {"bare LF at the end of lines", "GET /api/v1/hello/x HTTP/1.1\nHost: x\n\n" SMUGGLED, 400, 0},
+    {"bare LF behind a header", GET "Host: x\nX-A: a\r\n\r\n" SMUGGLED, 400, 0},
+    {"bare LF at the end of the head", GET "Host: x\r\n\n" SMUGGLED, 400, 0},
+    {"bare LF in chunks", POST "Transfer-Encoding: chunked\r\n\r\n7\n{\"a\":1}\n0\n\n" SMUGGLED,
+     400, 0},
+    {"bare LF in a chunk extension",
+     POST "Transfer-Encoding: chunked\r\n\r\n7;a\n{\"a\":1}\r\n0\r\n\r\n" SMUGGLED, 400, 0},
+    {"NUL in a value", WITH_LEN(GET "Host: x\r\nX-A: a\0b\r\n\r\n" SMUGGLED)},
+    {"NUL in the path", WITH_LEN("GET /api/v1/hello/\0x HTTP/1.1\r\nHost: x\r\n\r\n" SMUGGLED)},
+    {"NUL behind a length", WITH_LEN(POST "Content-Length: 7\0\r\n\r\n{\"a\":1}" SMUGGLED)},
+    {"coding on the next line", POST "Transfer-Encoding:\r\n chunked\r\n\r\n0\r\n\r\n" SMUGGLED,
+     400, 0},
+    {"absolute target of another host", "GET http://y/live HTTP/1.1\r\nHost: x\r\n\r\n" SMUGGLED,
+     400, 0},
+    {"host in the target only", "GET http://x/live HTTP/1.1\r\n\r\n" SMUGGLED, 400, 0},
     {"header without colon", GET "Host: x\r\ngarbage\r\n\r\n" SMUGGLED, 400, 0},
     {"control character in the target",
      "GET /api/v1/hello/\x01 HTTP/1.1\r\nHost: x\r\n\r\n" SMUGGLED, 400, 0},
@@ -68,7 +92,7 @@ static const struct attack attacks[] = {
     {"backslash in the target", "GET /api\\v1/hello/a HTTP/1.1\r\nHost: x\r\n\r\n" SMUGGLED, 400,
      0},
     {"HTTP/2 without upgrade", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 505, 0},
-    {"HTTP/1.2", "GET /api/v1/hello/x HTTP/1.2\r\nHost: x\r\n\r\n" SMUGGLED, 400, 0},
+    {"HTTP/1.2", "GET /api/v1/hello/x HTTP/1.2\r\nHost: x\r\n\r\n" SMUGGLED, 505, 0},
     {"HTTP/0.9", "GET /api/v1/hello/x\r\n\r\n" SMUGGLED, 400, 0},
     {"other protocol", "GET /api/v1/hello/x FTP/1.1\r\nHost: x\r\n\r\n" SMUGGLED, 400, 0},
     {"TLS hello", TLS_HELLO, 0, sizeof(TLS_HELLO) - 1},
@@ -77,7 +101,7 @@ static const struct attack attacks[] = {
     {"negative chunk", POST "Transfer-Encoding: chunked\r\n\r\n-2\r\n{}\r\n0\r\n\r\n" SMUGGLED, 400,
      0},
     {"chunk past 64 bits",
-     POST "Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{}\r\n0\r\n\r\n" SMUGGLED, 413,
+     POST "Transfer-Encoding: chunked\r\n\r\nFFFFFFFFFFFFFFFFF\r\n{}\r\n0\r\n\r\n" SMUGGLED, 400,
      0},
     {"chunk size with 0x",
      POST "Transfer-Encoding: chunked\r\n\r\n0x7\r\n{\"a\":1}\r\n0\r\n\r\n" SMUGGLED, 400, 0},
@@ -102,6 +126,8 @@ START_TEST(test_malformed)
                       answer.bytes);
     }
     ck_assert_msg(answer.is_closed, "%s: the connection stays open", attack->name);
+    ck_assert_msg(answer.answers <= 1, "%s: answered more than once: %s", attack->name,
+                  answer.bytes);
     ck_assert_msg(strstr(answer.bytes, "smuggled") == NULL && service.calls == 0,
                   "%s: a second request came through: %s", attack->name, answer.bytes);
     raw_answer_fini(&answer);
