@@ -27,7 +27,8 @@ struct image_builder {
     const struct builder_config *config;
     const char *auth_key;
     char *logs_dir, *workspaces_dir;
-    struct store *store;
+    struct store *store;   /* images: whoever has the sources can make them again */
+    struct store *sources; /* what was uploaded to be built, by content */
     struct uploads *uploads;
     struct build_queue *builds;
     struct reporter *reporter;
@@ -36,8 +37,8 @@ struct image_builder {
 };
 
 /* The route tables, for the server and for the docs. */
-#define BUILDER_TABLES 3
-extern const struct trk_route_table builder_health_table, builder_build_table,
+#define BUILDER_TABLES 4
+extern const struct trk_route_table builder_health_table, builder_build_table, builder_source_table,
     builder_registry_table;
 
 /* authorize() of the server: internal tokens only, in X-Racetrack-Auth, Authorization: Bearer, or

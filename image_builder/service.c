@@ -75,7 +75,10 @@ static int make_reporter(struct image_builder *ib, struct trk_err *err)
 static int make_folders(struct image_builder *ib, struct trk_err *err)
 {
     trk_autofree char *images = trk_xasprintf("%s/images", ib->config->state_dir);
+    trk_autofree char *sources = trk_xasprintf("%s/sources", ib->config->state_dir);
     int rc = store_open(images, STORE_WAIT_MS, &ib->store, err);
+    rc = rc == 0 ? trk_mkdir_p(sources, 0700, err) : rc;
+    rc = rc == 0 ? store_open(sources, STORE_WAIT_MS, &ib->sources, err) : rc;
     if (rc < 0) {
         return rc;
     }
@@ -92,7 +95,8 @@ static int make_folders(struct image_builder *ib, struct trk_err *err)
 static int listen_on(struct service *service, struct trk_err *err)
 {
     static const struct trk_route_table *const all[BUILDER_TABLES] = {
-        &builder_health_table, &builder_build_table, &builder_registry_table};
+        &builder_health_table, &builder_build_table, &builder_source_table,
+        &builder_registry_table};
     for (size_t i = 0; i < BUILDER_TABLES; i++) {
         service->tables[i] = *all[i];
     }
@@ -169,6 +173,7 @@ void service_stop(struct service *service)
         trk_metrics_free(ib->metrics);
     }
     store_close(ib->store);
+    store_close(ib->sources);
     free(ib->logs_dir);
     free(ib->workspaces_dir);
     free(service);

@@ -75,6 +75,10 @@ static const struct trk_config_entry entries[] = {
          "deploying over an existing version needs no --force"),
     INT("deploy_workers", deploy_workers, "4", NULL, NULL, 1, 64,
         "deployments that this process works on at once"),
+    INT("deploy_spool_max_bytes", deploy_spool_max_bytes, "4294967296", "bytes", NULL, 1048576,
+        INT64_MAX / 4,
+        "build contexts that are being uploaded at once, on the state folder's disk; more is "
+        "answered 503"),
     INT("build_timeout_s", build_timeout_s, "3600", "s", NULL, 1, 86400,
         "longest build of an image"),
     INT("timeout_until_job_alive", timeout_until_job_alive, "900", "s", NULL, 1, 86400,

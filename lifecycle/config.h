@@ -41,6 +41,7 @@ struct lifecycle_config {
     char *infrastructure_target; /* default target; "": the only one */
     bool allow_job_overwrite;
     int64_t deploy_workers;
+    int64_t deploy_spool_max_bytes;
     int64_t build_timeout_s;
     int64_t timeout_until_job_alive; /* s */
     int64_t timeout_until_job_ready; /* s */

@@ -8,7 +8,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 
-#define BODY_MAX           ((size_t)136 << 20) /* lifecycle's 96 MiB, base64, and the rest */
+#define BODY_MAX           ((size_t)4 << 20)
 #define HEARTBEAT_MS       2000 /* also how soon a client that went away is noticed */
 #define DISCONNECT_POLL_MS 200
 
@@ -124,8 +124,9 @@ static const char request_schema[] =
     "\"secret_build_env\":{\"type\":[\"object\",\"null\"],\"additionalProperties\":{\"type\":"
     "\"string\"}},"
     "\"tag\":{\"type\":\"string\",\"maxLength\":128},"
-    "\"build_context\":{\"type\":[\"string\",\"null\"],\"description\":\"base64 of a tar.gz; null: "
-    "clone git.remote\"},"
+    "\"source_digest\":{\"type\":[\"string\",\"null\"],\"description\":\"of a tar or tar.gz that "
+    "was "
+    "put to /api/v1/sources/{digest}; null: clone git.remote\"},"
     "\"deployment_id\":{\"type\":\"string\",\"maxLength\":64},"
     "\"build_flags\":{\"type\":[\"array\",\"null\"],\"items\":{\"type\":\"string\"}}}}";
 

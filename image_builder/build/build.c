@@ -36,7 +36,7 @@ int build_request_read(const json_t *body, struct build_request *ret, struct trk
         .git_password = trk_json_string_or(credentials, "password", NULL),
         .secret_build_env = json_object_get(body, "secret_build_env"),
         .tag = trk_json_string_or(body, "tag", ""),
-        .build_context = trk_json_string_or(body, "build_context", NULL),
+        .source_digest = trk_json_string_or(body, "source_digest", NULL),
         .deployment_id = trk_json_string_or(body, "deployment_id", ""),
     };
     size_t i;
@@ -47,6 +47,10 @@ int build_request_read(const json_t *body, struct build_request *ret, struct trk
             return trk_err_set(err, TRK_INVALID, "build_flags: only --no-cache is known");
         }
         request.no_cache = request.no_cache || text[0] != '\0';
+    }
+    if (request.source_digest != NULL && !trk_digest_is_valid(request.source_digest)) {
+        return trk_err_set(err, TRK_INVALID,
+                           "source_digest: a digest is sha256: and 64 hexadecimal digits");
     }
     if (!trk_oci_tag_is_valid(request.tag)) {
         return trk_err_set(err, TRK_INVALID, "tag: not a valid image tag");

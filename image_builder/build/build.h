@@ -25,7 +25,7 @@ struct build_request {
     const char *git_username, *git_password;
     const json_t *secret_build_env; /* object of strings, or NULL */
     const char *tag;
-    const char *build_context; /* base64 of tar or tar.gz, or NULL: git */
+    const char *source_digest; /* of a tar or tar.gz among the sources, or NULL: git */
     const char *deployment_id;
     bool no_cache;
 };

@@ -1,7 +1,6 @@
 #include "image_builder/build/queue.h"
 
 #include <errno.h>
-#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -13,10 +12,9 @@
 #include "libtrack/data/json.h"
 #include "libtrack/manifest/manifest.h"
 
-#define WAITING_MAX  64
-#define LINES_MAX    (256U << 10)
-#define STACK_BYTES  (1U << 20)
-#define LARGE_SOURCE (1U << 20)
+#define WAITING_MAX 64
+#define LINES_MAX   (256U << 10)
+#define STACK_BYTES (1U << 20)
 
 struct build_queue {
     struct image_builder *ib;
@@ -280,9 +278,6 @@ static json_t *run_build(struct build_job *job)
     log_end(&build, rc, &err, began_ns);
     json_t *result = make_result(&build, build.log, rc, &err);
     build_log_close(build.log);
-    if (build.request.build_context != NULL && strlen(build.request.build_context) > LARGE_SOURCE) {
-        (void)malloc_trim(0);
-    }
     build_fini(&build);
     return result;
 }

@@ -12,13 +12,19 @@
 
 #define WEBVIEW_SOURCE_MAX (1 << 20)
 
-static int unpack_context(struct build *build, const char *into, struct trk_err *err)
+static int unpack_upload(struct build *build, const char *into, struct trk_err *err)
 {
-    const char *text = build->request.build_context;
-    trk_autofree void *bytes = NULL;
-    size_t len;
-    if (trk_base64_decode(text, strlen(text), &bytes, &len, err) < 0) {
-        return trk_err_wrap(err, "build_context");
+    trk_autoclose int archive = -1;
+    int64_t size;
+    int rc = store_blob_open(build->ib->sources, build->request.source_digest, &archive, &size,
+                             err);
+    if (rc == TRK_NOT_FOUND) {
+        return trk_err_set(err, TRK_NOT_FOUND,
+                           "the source %s is not kept any more: deploy the job again",
+                           build->request.source_digest);
+    }
+    if (rc < 0) {
+        return rc;
     }
     trk_autoclose int fd = open(into, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0) {
@@ -27,11 +33,11 @@ static int unpack_context(struct build *build, const char *into, struct trk_err 
     int64_t total = build->ib->config->source_max_bytes;
     const struct trk_unpack_limits limits = {.total_bytes_max = (uint64_t)total,
                                              .file_bytes_max = (uint64_t)(total + 1) / 2};
-    int rc = trk_unpack(bytes, len, -1, fd, NULL, &limits, err);
+    rc = trk_unpack(NULL, 0, archive, fd, NULL, &limits, err);
     if (rc < 0) {
         return trk_err_wrap(err, "the uploaded source");
     }
-    build_log_printf(build->log, "Source: uploaded archive of %zu bytes", len);
+    build_log_printf(build->log, "Source: uploaded archive of %lld bytes", (long long)size);
     (void)snprintf(build->version, sizeof(build->version), "tar");
     return 0;
 }
@@ -70,11 +76,11 @@ int build_fetch_source(struct build *build, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
-    if (build->request.build_context == NULL) {
+    if (build->request.source_digest == NULL) {
         rc = build_git_clone(build, into, err);
         return rc < 0 ? rc : enter_directory(build, into, err);
     }
-    rc = unpack_context(build, into, err);
+    rc = unpack_upload(build, into, err);
     if (rc < 0) {
         return rc;
     }
@@ -136,7 +142,7 @@ void build_compare_manifest(struct build *build)
     json_auto_t *own = NULL;
     struct trk_err err = {0};
     if (!build->ib->config->verify_manifest_consistency ||
-        build->request.build_context != NULL) { /* an upload comes from the same folder */
+        build->request.source_digest != NULL) { /* an upload comes from the same folder */
         return;
     }
     int rc = read_own_manifest(build, &own, &err);

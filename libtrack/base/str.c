@@ -178,35 +178,55 @@ static int base64_value(unsigned char c)
     return c == '+' ? 62 : c == '/' ? 63 : -1;
 }
 
+int trk_base64_feed(struct trk_base64 *decoder, const char *s, size_t len, void *out,
+                    size_t *ret_len, struct trk_err *err)
+{
+    unsigned char *to = out;
+    for (size_t i = 0; i < len; i++) {
+        int value = base64_value((unsigned char)s[i]);
+        unsigned place = decoder->seen++ % 4;
+        bool is_padding = s[i] == '=' && place >= 2;
+        if ((value < 0 && !is_padding) || (decoder->padding > 0 && !is_padding)) {
+            return trk_err_set(err, TRK_INVALID, "not base64: bad character at byte %zu",
+                               decoder->seen);
+        }
+        if (is_padding) {
+            /* what is left over must be zero: one text for one content */
+            uint32_t spare_mask = decoder->padding > 0 ? 0 : place == 2 ? 15 : 3;
+            decoder->padding++;
+            if ((decoder->bits & spare_mask) != 0) {
+                return trk_err_set(err, TRK_INVALID, "not base64: stray bits before the padding");
+            }
+            continue;
+        }
+        decoder->bits = decoder->bits << 6 | (uint32_t)value;
+        if (place != 0) {
+            *to++ = (unsigned char)(decoder->bits >> (6 - place * 2));
+        }
+    }
+    *ret_len = (size_t)(to - (unsigned char *)out);
+    return 0;
+}
+
+int trk_base64_end(const struct trk_base64 *decoder, struct trk_err *err)
+{
+    return decoder->seen % 4 == 0
+               ? 0
+               : trk_err_set(err, TRK_INVALID,
+                             "not base64: %zu characters, must be a multiple of 4 (padded with "
+                             "'=')",
+                             decoder->seen);
+}
+
 int trk_base64_decode(const char *s, size_t len, void **ret, size_t *ret_len, struct trk_err *err)
 {
-    if (len % 4 != 0) {
-        return trk_err_set(err, TRK_INVALID,
-                           "not base64: %zu characters, must be a multiple of 4 (padded with '=')",
-                           len);
-    }
-    size_t padding = len == 0 ? 0 : (size_t)(s[len - 1] == '=') + (s[len - 2] == '=');
-    if (padding == 1 && s[len - 2] == '=') {
-        return trk_err_set(err, TRK_INVALID, "not base64: broken padding");
-    }
-    size_t digits = len - padding;
-    trk_autofree unsigned char *out = trk_xmalloc(len / 4 * 3 + 1);
+    struct trk_base64 decoder = {0};
+    trk_autofree unsigned char *out = trk_xmalloc(len / 4 * 3 + 4);
     size_t n = 0;
-    uint32_t bits = 0;
-    for (size_t i = 0; i < digits; i++) {
-        int value = base64_value((unsigned char)s[i]);
-        if (value < 0) {
-            return trk_err_set(err, TRK_INVALID, "not base64: bad character at byte %zu", i + 1);
-        }
-        bits = bits << 6 | (uint32_t)value;
-        if (i % 4 != 0) {
-            out[n++] = (unsigned char)(bits >> (6 - i % 4 * 2));
-        }
-    }
-    /* the bits that the padding leaves over must be zero: one text for one content */
-    uint32_t spare_mask = padding == 2 ? 15 : padding == 1 ? 3 : 0;
-    if ((bits & spare_mask) != 0) {
-        return trk_err_set(err, TRK_INVALID, "not base64: stray bits before the padding");
+    int rc = trk_base64_feed(&decoder, s, len, out, &n, err);
+    rc = rc == 0 ? trk_base64_end(&decoder, err) : rc;
+    if (rc < 0) {
+        return rc;
     }
     out[n] = '\0';
     *ret = TRK_STEAL(out);

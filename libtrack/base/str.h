@@ -30,6 +30,16 @@ int trk_url_decode(const char *s, size_t len, char **ret, struct trk_err *err) T
 int trk_base64_encode(struct trk_buf *buf, const void *bytes, size_t len);
 int trk_base64_decode(const char *s, size_t len, void **ret, size_t *ret_len,
                       struct trk_err *err) TRK_MUST_CHECK;
+/* The same in pieces. Begin with {0}; a feed writes at most `len` bytes to `out`; the end says
+ * whether the last group is whole. */
+struct trk_base64 {
+    uint32_t bits;
+    unsigned padding;
+    size_t seen; /* characters */
+};
+int trk_base64_feed(struct trk_base64 *decoder, const char *s, size_t len, void *out,
+                    size_t *ret_len, struct trk_err *err) TRK_MUST_CHECK;
+int trk_base64_end(const struct trk_base64 *decoder, struct trk_err *err) TRK_MUST_CHECK;
 
 void trk_hex(const void *bytes, size_t len, char *out /* 2*len+1 */);
 /* Length of the UTF-8 sequence (RFC 3629) that s begins with, 1 to 4; 0: it begins with none. */

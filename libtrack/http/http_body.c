@@ -49,6 +49,11 @@ int http_body_add(struct trk_request *req, const char *bytes, size_t len, struct
     if ((route->decl->flags & TRK_ROUTE_STREAM_BODY) != 0) {
         return route->decl->on_body(req, bytes, len, err);
     }
+    return trk_req_keep_body(req, bytes, len, err);
+}
+
+int trk_req_keep_body(struct trk_request *req, const void *bytes, size_t len, struct trk_err *err)
+{
     return trk_buf_add(&req->body, bytes, len) < 0 ? too_large(req, err) : 0;
 }
 

@@ -9,6 +9,7 @@
 #include "libtrack/data/json.h"
 #include "libtrack/http/http_internal.h"
 
+#define RETRY_AFTER_S  "1"
 #define JSON_TYPE      "application/json"
 #define STREAM_BLOCK   (16 * 1024)
 #define INPUT_TEXT_MAX 256 /* longer input is not sent back in a 422 */
@@ -223,12 +224,21 @@ static void log_error(const struct trk_request *req, const struct trk_err *err, 
     }
 }
 
+/* Will the same request do later? */
+static bool is_passing(int status)
+{
+    return status == 503 || status == 429;
+}
+
 void http_reply_err(struct trk_request *req, const struct trk_err *err)
 {
     int status = trk_code_info(err->code)->http_status;
     drop_reply(req);
     if (status >= 500) {
         log_error(req, err, status);
+    }
+    if (is_passing(status)) {
+        (void)trk_reply_header(req, "Retry-After", RETRY_AFTER_S);
     }
     json_t *body = error_body(req, err, status);
     if (req->match.route == NULL && (status == 404 || status == 405)) {
@@ -298,9 +308,9 @@ void http_reply_raw(struct trk_request *req, const struct trk_err *err)
     trk_autofree char *text = trk_json_text(body);
     trk_autofree char *head = trk_xasprintf(
         "HTTP/1.1 %d %s\r\nContent-Type: " JSON_TYPE "\r\nContent-Length: %zu\r\n"
-        "%s: %s\r\nX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+        "%s: %s\r\n%sX-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
         status, reason_of(status), strlen(text), req->server->options.tracing_header,
-        req->tracing_id);
+        req->tracing_id, is_passing(status) ? "Retry-After: " RETRY_AFTER_S "\r\n" : "");
     struct iovec parts[2] = {{head, strlen(head)}, {text, strlen(text)}};
     struct msghdr message = {.msg_iov = parts, .msg_iovlen = 2};
     /* Nothing was sent on this connection before but "100 Continue": it fits the socket's buffer.

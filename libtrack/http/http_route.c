@@ -212,8 +212,7 @@ static void compile_route(struct http_routes *routes, const struct trk_http_opti
     route->body_max_bytes = decl->body_max_bytes > 0      ? decl->body_max_bytes
                             : options->body_max_bytes > 0 ? options->body_max_bytes
                                                           : 1 << 20;
-    if (decl->request_schema != NULL &&
-        (decl->flags & (TRK_ROUTE_RAW_BODY | TRK_ROUTE_STREAM_BODY)) == 0) {
+    if (decl->request_schema != NULL && (decl->flags & TRK_ROUTE_RAW_BODY) == 0) {
         route->schema = compile_schema(options, decl->request_schema);
     }
     add_route(routes, route);

@@ -59,10 +59,12 @@ struct trk_request;
 typedef int (*trk_handler)(struct trk_request *req, struct trk_err *err);
 
 enum trk_route_flags {
-    TRK_ROUTE_RAW_BODY = 1,    /* body of any content type, whole, unparsed */
-    TRK_ROUTE_STREAM_BODY = 2, /* body goes to on_body piece by piece; handler runs at its end */
-    TRK_ROUTE_HIDDEN = 4,      /* not in OpenAPI (aliases, static pages) */
-    TRK_ROUTE_QUIET = 8,       /* not in the access log (probes, metrics) */
+    TRK_ROUTE_RAW_BODY = 1, /* body of any content type, whole, unparsed */
+    /* body goes to on_body piece by piece; handler runs at its end. With a request_schema the body
+     * is what on_body kept of it (trk_req_keep_body). */
+    TRK_ROUTE_STREAM_BODY = 2,
+    TRK_ROUTE_HIDDEN = 4, /* not in OpenAPI (aliases, static pages) */
+    TRK_ROUTE_QUIET = 8,  /* not in the access log (probes, metrics) */
     TRK_ROUTE_DEPRECATED = 16,
 };
 struct trk_route {
@@ -170,6 +172,9 @@ const struct trk_route *trk_req_route(const struct trk_request *req);
 /* The service's own notion of the caller; talloc'd on trk_req_mem by convention. */
 void trk_req_set_subject(struct trk_request *req, void *subject);
 void *trk_req_subject(const struct trk_request *req);
+/* From on_body: adds to the body that is parsed and checked at its end. */
+int trk_req_keep_body(struct trk_request *req, const void *bytes, size_t len,
+                      struct trk_err *err) TRK_MUST_CHECK;
 /* State of a streaming upload. */
 void trk_req_set_user(struct trk_request *req, void *user, void (*fini)(void *user));
 void *trk_req_user(const struct trk_request *req);

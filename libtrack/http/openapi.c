@@ -129,7 +129,8 @@ static json_t *answers(const struct trk_route *route)
 
 static json_t *request_body(const struct trk_route *route)
 {
-    bool raw = (route->flags & (TRK_ROUTE_RAW_BODY | TRK_ROUTE_STREAM_BODY)) != 0;
+    bool raw = (route->flags & TRK_ROUTE_RAW_BODY) != 0 ||
+               ((route->flags & TRK_ROUTE_STREAM_BODY) != 0 && route->request_schema == NULL);
     json_t *schema = route->request_schema != NULL ? parse_ours(route->request_schema)
                                                    : json_object();
     return json_pack("{s:b, s:{s:{s:o}}}", "required", !raw, "content",

@@ -7,8 +7,7 @@
 #include "libtrack/data/yaml.h"
 #include "libtrack/manifest/manifest.h"
 #include "lifecycle/api/api.h"
-#include "lifecycle/config.h"
-#include "lifecycle/deploy/context.h"
+#include "lifecycle/api/deploy_body.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
@@ -224,27 +223,6 @@ static int check_build_flags(const json_t *flags, const char **ret, struct trk_e
     return 0;
 }
 
-static int decode_context(struct trk_request *req, struct context *ret, struct trk_err *err)
-{
-    const json_t *text = json_object_get(trk_req_json(req), "build_context");
-    trk_autofree void *bytes = NULL;
-    size_t len;
-    if (!json_is_string(text)) {
-        return 0;
-    }
-    int code = trk_base64_decode(json_string_value(text), json_string_length(text), &bytes, &len,
-                                 err);
-    if (code == 0 && len == 0) {
-        code = trk_err_set(err, TRK_INVALID,
-                           "it is empty: send a tar.gz in base64, or null to have git.remote "
-                           "cloned");
-    }
-    code = code == 0
-               ? context_from_bytes(api_lifecycle(req)->config->state_dir, bytes, len, ret, err)
-               : code;
-    return code < 0 ? trk_err_wrap(err, "build_context") : 0;
-}
-
 static int note_warnings(struct trk_request *req, const char *id, const struct trk_faults *warnings,
                          struct trk_err *err)
 {
@@ -287,7 +265,6 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
         return reply_faults(req, faults);
     }
     trk_autofree char *yaml = manifest_text(body, manifest);
-    context_auto struct context context = CONTEXT_NONE;
     struct deploy_request request = {
         .manifest = manifest,
         .manifest_yaml = yaml,
@@ -297,12 +274,11 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
     };
     code = check_build_flags(json_object_get(body, "build_flags"), &request.build_flags, err);
     if (code == 0) {
-        code = decode_context(req, &context, err);
+        code = deploy_body_context(req, &request.context, err);
     }
     if (code < 0) {
         return code;
     }
-    request.context = context.fd >= 0 ? &context : NULL;
     trk_autofree char *id = NULL;
     code = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
     if (code == 0) {
@@ -334,7 +310,9 @@ static const struct trk_route routes[] = {
      .access = "subject",
      .request_schema = deploy_schema,
      .response_schema = API_REF("DeploymentId"),
+     .flags = TRK_ROUTE_STREAM_BODY,
      .body_max_bytes = BODY_MAX,
+     .on_body = deploy_body_add,
      .handler = post_deploy,
      .help = "Submits a deployment; ask for it by the id that comes back."},
     {.method = "GET",

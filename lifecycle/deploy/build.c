@@ -45,47 +45,24 @@ static int on_data(void *ctx, int status, const char *bytes, size_t len, struct 
     return 0;
 }
 
-struct input {
-    struct work *work;
-    json_t *secrets;
-    void *context;
-    size_t context_len;
-};
-
-static int load_input(struct trk_pg *conn, struct input *input, struct trk_err *err)
+static json_t *make_body(const struct work *w, const json_t *secrets)
 {
-    struct work *w = input->work;
-    int rc = secrets_load_deployment(conn, w->lc->secret_key, w->d->id, &input->secrets, err);
-    if (rc == 0 && w->d->source_digest != NULL) {
-        rc = source_store_get(conn, w->d->source_digest, &input->context, &input->context_len, err);
-    }
-    return rc;
-}
-
-static json_t *make_body(const struct work *w, const struct input *input)
-{
-    char tag[32];
-    trk_format_utc(w->d->create_time, "%Y-%m-%dT%H%M%S", tag, sizeof(tag));
+    char time[32], tag[64];
+    trk_format_utc(w->d->create_time, "%Y-%m-%dT%H%M%S", time, sizeof(time));
+    /* a second may see several deployments of a job */
+    (void)snprintf(tag, sizeof(tag), "%s-%.8s", time, w->d->id);
     json_t *flags = json_array();
     if (w->d->build_flags[0] != '\0') {
         (void)json_array_append_new(flags, json_string(w->d->build_flags));
     }
-    json_t *context = json_null();
-    if (input->context != NULL) {
-        struct trk_buf text;
-        trk_buf_init(&text, SIZE_MAX / 4);
-        (void)trk_base64_encode(&text, input->context, input->context_len);
-        context = json_stringn_nocheck(text.data, text.len);
-        trk_buf_fini(&text);
-    }
-    json_t *credentials = json_object_get(input->secrets, "git_credentials");
-    json_t *variables = json_object_get(input->secrets, "secret_build_env");
-    return json_pack("{s:O, s:s, s:o, s:o, s:s, s:o, s:s, s:o}", "manifest", w->manifest,
+    json_t *credentials = json_object_get(secrets, "git_credentials");
+    json_t *variables = json_object_get(secrets, "secret_build_env");
+    return json_pack("{s:O, s:s, s:o, s:o, s:s, s:s?, s:s, s:o}", "manifest", w->manifest,
                      "manifest_yaml", w->d->manifest, "git_credentials",
                      credentials != NULL ? json_incref(credentials) : json_null(),
                      "secret_build_env", variables != NULL ? json_incref(variables) : json_object(),
-                     "tag", tag, "build_context", context, "deployment_id", w->d->id, "build_flags",
-                     flags);
+                     "tag", tag, "source_digest", w->d->source_digest, "deployment_id", w->d->id,
+                     "build_flags", flags);
 }
 
 /* One call. TRK_UNAVAILABLE: image_builder could not be reached, nothing has begun. */
@@ -189,27 +166,26 @@ static int take_result(struct work *w, const json_t *reply, struct trk_err *err)
 
 int step_build(struct work *w, struct trk_err *err)
 {
-    struct input input = {.work = w};
+    json_auto_t *secrets = NULL;
     struct build build = {0};
     trk_pg_auto struct trk_pg *conn = NULL;
     int rc = trk_pg_acquire(w->lc->pool, &conn, err);
-    rc = rc == 0 ? load_input(conn, &input, err) : rc;
+    rc = rc == 0 ? secrets_load_deployment(conn, w->lc->secret_key, w->d->id, &secrets, err) : rc;
     trk_pg_release(TRK_STEAL(conn)); /* not held during the build */
     w->is_abandoned = rc == TRK_UNAVAILABLE;
-    if (rc == 0) {
-        json_auto_t *body = make_body(w, &input);
-        build.sse = trk_sse_new(on_event, &build);
-        trk_buf_init(&build.refusal, 8192);
-        rc = call_patiently(w, body, &build, err);
-        w->is_abandoned = w->cancel;
-        if (rc == 0) {
-            rc = take_result(w, build.result, err);
-        }
-        trk_sse_free(build.sse);
-        trk_buf_fini(&build.refusal);
-        json_decref(build.result);
+    if (rc < 0) {
+        return rc;
     }
-    json_decref(input.secrets);
-    free(input.context);
+    json_auto_t *body = make_body(w, secrets);
+    build.sse = trk_sse_new(on_event, &build);
+    trk_buf_init(&build.refusal, 8192);
+    rc = call_patiently(w, body, &build, err);
+    w->is_abandoned = w->cancel;
+    if (rc == 0) {
+        rc = take_result(w, build.result, err);
+    }
+    trk_sse_free(build.sse);
+    trk_buf_fini(&build.refusal);
+    json_decref(build.result);
     return rc;
 }

@@ -2,19 +2,31 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdatomic.h>
 
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 #include "libtrack/manifest/secret_files.h"
 #include "libtrack/oci/oci.h"
 
 #define PACK_LEVEL 6
 
-void context_fini(struct context *context)
+/* Bytes of all contexts of this process. */
+static atomic_llong spooled;
+
+static void close_file(struct context *context)
 {
     if (context->fd >= 0) {
         (void)close(context->fd);
+        (void)atomic_fetch_sub(&spooled, context->size_bytes);
     }
+}
+
+void context_fini(struct context *context)
+{
+    close_file(context);
+    trk_sha256_free(context->sha);
     *context = CONTEXT_NONE;
 }
 
@@ -44,25 +56,51 @@ static int nameless_file(const char *folder, int *ret, struct trk_err *err)
     return 0;
 }
 
-int context_from_bytes(const char *state_dir, const void *bytes, size_t len, struct context *ret,
-                       struct trk_err *err)
+static int not_kept(int rc, struct trk_err *err)
+{
+    return rc == TRK_NO_SPACE
+               ? trk_err_set(err, TRK_NO_SPACE,
+                             "keeping the build context: the disk of the platform is full; when "
+                             "whoever runs the platform has made room there, deploy again")
+               : trk_err_wrap(err, "keeping the build context");
+}
+
+int context_begin(const char *state_dir, struct context *ret, struct trk_err *err)
 {
     trk_autofree char *folder = NULL;
-    trk_autoclose int fd = -1;
+    int fd = -1;
     int rc = work_folder(state_dir, &folder, err);
     rc = rc == 0 ? nameless_file(folder, &fd, err) : rc;
-    rc = rc == 0 ? trk_write_all(fd, bytes, len, err) : rc;
     if (rc < 0) {
-        if (rc == TRK_NO_SPACE) {
-            return trk_err_set(err, TRK_NO_SPACE,
-                               "lifecycle's disk is full, the build context could not be kept: "
-                               "when whoever runs the platform has made room there, deploy again");
-        }
-        return trk_err_wrap(err, "keeping the build context");
+        return not_kept(rc, err);
     }
-    *ret = (struct context){.fd = TRK_STEAL_FD(fd), .size_bytes = (int64_t)len};
-    trk_digest(bytes, len, ret->digest);
+    *ret = (struct context){.fd = fd, .sha = trk_sha256_new()};
     return 0;
+}
+
+int context_add(struct context *context, const void *bytes, size_t len, int64_t spool_max_bytes,
+                struct trk_err *err)
+{
+    long long all = atomic_fetch_add(&spooled, (long long)len) + (long long)len;
+    context->size_bytes += (int64_t)len;
+    if (all > spool_max_bytes) {
+        return trk_err_set(err, TRK_UNAVAILABLE,
+                           "too many build contexts are being uploaded: try again later");
+    }
+    int rc = trk_write_all(context->fd, bytes, len, err);
+    if (rc < 0) {
+        return not_kept(rc, err);
+    }
+    trk_sha256_update(context->sha, bytes, len);
+    return 0;
+}
+
+void context_end(struct context *context)
+{
+    unsigned char sum[TRK_SHA256_SIZE];
+    trk_sha256_final(context->sha, sum);
+    memcpy(context->digest, "sha256:", 7);
+    trk_hex(sum, sizeof(sum), context->digest + 7);
 }
 
 /* -- secrets -- */
@@ -125,9 +163,10 @@ static int pack_without(struct context *context, const char *folder, int dirfd,
     int rc = nameless_file(folder, &fd, err);
     rc = rc == 0 ? trk_oci_layer_pack(dirfd, &options, fd, &packed, err) : rc;
     if (rc == 0) {
-        context_fini(context);
+        close_file(context);
         context->fd = TRK_STEAL_FD(fd);
         context->size_bytes = packed.size_bytes;
+        (void)atomic_fetch_add(&spooled, packed.size_bytes);
         memcpy(context->digest, packed.digest, sizeof(packed.digest));
     }
     return rc;

@@ -14,15 +14,20 @@
 struct context {
     int fd; /* tar or tar.gz; -1: none */
     int64_t size_bytes;
-    char digest[TRK_DIGEST_SIZE];
+    char digest[TRK_DIGEST_SIZE]; /* once it has ended */
+    struct trk_sha256_ctx *sha;
 };
 #define CONTEXT_NONE ((struct context){.fd = -1})
 void context_fini(struct context *context);
 #define context_auto __attribute__((cleanup(context_fini)))
 
-/* A copy of the bytes below the state folder. */
-int context_from_bytes(const char *state_dir, const void *bytes, size_t len, struct context *ret,
-                       struct trk_err *err) TRK_MUST_CHECK;
+/* An empty one below the state folder, to be written with context_add, then context_end. */
+int context_begin(const char *state_dir, struct context *ret, struct trk_err *err) TRK_MUST_CHECK;
+/* All contexts of the process that are being taken in have `spool_max_bytes` together:
+ * TRK_UNAVAILABLE beyond it. */
+int context_add(struct context *context, const void *bytes, size_t len, int64_t spool_max_bytes,
+                struct trk_err *err) TRK_MUST_CHECK;
+void context_end(struct context *context);
 
 /* Sees to it that the files of secrets that the manifest names are not in the context: what lies in
  * the store can be read by every builder. Clients of the original put them into both the context

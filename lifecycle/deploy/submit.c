@@ -1,8 +1,6 @@
 /*
  * submit.c - takes deployments in: everything that can be refused is refused before there is an id.
  */
-#include <errno.h>
-#include <sys/mman.h>
 #include <talloc.h>
 
 #include "libtrack/base/clock.h"
@@ -18,6 +16,7 @@
 #include "lifecycle/deploy/spec.h"
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/permission.h"
+#include "lifecycle/infra/image_store.h"
 #include "lifecycle/infra/registry.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/setting.h"
@@ -34,9 +33,8 @@ struct submission {
     const char *kind, *name, *version;
     json_t *secrets;
     struct trk_buf warnings;
-    void *source; /* the context's bytes */
     struct deployment d;
-    char id[TRK_UUID_SIZE], source_digest[72];
+    char id[TRK_UUID_SIZE];
 };
 
 static int choose_target(struct lifecycle *lc, const json_t *manifest, const char **ret,
@@ -136,15 +134,11 @@ static int do_submit(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct submission *s = ctx;
     int rc = check_admission(s, conn, err);
-    if (rc == 0 && s->request->context != NULL) {
-        rc = source_store_put(conn, s->source, (size_t)s->request->context->size_bytes,
-                              s->source_digest, err);
-        s->d.source_digest = s->source_digest;
-    }
     return rc < 0 ? rc : write_rows(s, conn, err);
 }
 
-/* What costs time and space is done for those only who may deploy, and outside of a transaction. */
+/* What costs time and space is done for those only who may deploy, and outside of a transaction.
+ * The source is in the store before there is a row that names it. */
 static int take_context(struct submission *s, struct trk_err *err)
 {
     const struct deploy_request *request = s->request;
@@ -160,15 +154,15 @@ static int take_context(struct submission *s, struct trk_err *err)
                                         request->manifest, request->secret_vars, &s->warnings, err)
              : rc;
     if (rc == 0) {
-        s->source = mmap(NULL, (size_t)request->context->size_bytes, PROT_READ, MAP_PRIVATE,
-                         request->context->fd, 0);
-        rc = s->source == MAP_FAILED ? trk_err_errno(err, errno, "reading the build context") : 0;
+        s->d.source_digest = request->context->digest;
+        rc = image_store_put_source(s->lc, request->context->fd, request->context->size_bytes,
+                                    request->context->digest, err);
     }
     s->d.warnings = s->warnings.len > 0 ? s->warnings.data : NULL;
     return rc;
 }
 
-static int finish_submission(struct submission *s, int rc, char **ret_id, struct trk_err *err)
+static int finish_submission(struct submission *s, int rc, char **ret_id)
 {
     if (rc == 0) {
         *ret_id = trk_xstrdup(s->id);
@@ -177,13 +171,9 @@ static int finish_submission(struct submission *s, int rc, char **ret_id, struct
         trk_log_info("deployment accepted", "deployment", s->id, "job", s->name, "version",
                      s->version, "kind", s->kind, "by", s->who->name, NULL);
     }
-    if (s->source != NULL && s->source != MAP_FAILED) {
-        (void)munmap(s->source, (size_t)s->request->context->size_bytes);
-    }
     json_decref(s->secrets);
     trk_buf_fini(&s->warnings);
     talloc_free(s->mem);
-    (void)err;
     return rc;
 }
 
@@ -245,7 +235,7 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
     };
     rc = rc == 0 ? take_context(&s, err) : rc;
     rc = rc == 0 ? trk_pg_transaction(lc->pool, do_submit, &s, err) : rc;
-    return finish_submission(&s, rc, ret_id, err);
+    return finish_submission(&s, rc, ret_id);
 }
 
 /* -- again, from what is stored -- */
@@ -301,5 +291,5 @@ int deploy_resubmit(struct lifecycle *lc, const struct subject *who, const char 
     s.mem = talloc_new(NULL);
     trk_uuid4(s.id);
     rc = trk_pg_transaction(lc->pool, do_resubmit, &s, err);
-    return finish_submission(&s, rc, ret_id, err);
+    return finish_submission(&s, rc, ret_id);
 }

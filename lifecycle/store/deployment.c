@@ -1,6 +1,5 @@
 #include "lifecycle/store/deployment.h"
 
-#include "libtrack/base/crypto.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/queue.h"
 #include "lifecycle/store/rows.h"
@@ -189,62 +188,6 @@ int deployment_store_add_warnings(struct trk_pg *conn, const char *id, const cha
         "ss", id, warnings);
     if (code == 0 && trk_pg_affected(conn) == 0) {
         code = explain_untouched(conn, id, err);
-    }
-    return code;
-}
-
-int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char ret_digest[72],
-                     struct trk_err *err)
-{
-    char digest[TRK_DIGEST_SIZE];
-    trk_digest(bytes, len, digest);
-    /* Known content gets a fresh time: the cleaner must not take it away under a deployment. */
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_source set create_time = now() where digest = $1", "s",
-                            digest);
-    if (code == 0 && trk_pg_affected(conn) == 0) {
-        code = trk_pg_query(conn, NULL, err,
-                            "insert into registry_source (digest, content) values ($1, $2) on "
-                            "conflict do nothing",
-                            "sx", digest, bytes, len);
-    }
-    if (code == 0) {
-        memcpy(ret_digest, digest, sizeof(digest));
-    }
-    return code;
-}
-
-int source_store_get(struct trk_pg *conn, const char *digest, void **ret, size_t *ret_len,
-                     struct trk_err *err)
-{
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select content from registry_source where digest = $1", "s", digest);
-    if (code == 0 && trk_pg_rows(res) == 0) {
-        code = trk_err_set(err, TRK_NOT_FOUND, "the source %s is not kept any more", digest);
-    }
-    return code < 0 ? code : trk_pg_bytes(res, 0, "content", ret, ret_len, err);
-}
-
-#define SOURCE_IS_UNUSED                                                                           \
-    "s.create_time < now() - make_interval(secs => $1) and not exists (select 1 from "             \
-    "registry_job j where j.source_digest = s.digest) and not exists (select 1 from "              \
-    "registry_deployment d where d.source_digest = s.digest and d.status = 'in_progress')"
-
-int source_store_clean(struct trk_pg *conn, int64_t older_than_s, struct trk_err *err)
-{
-    /* Deployments that have ended only remember which source it was. */
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_deployment set source_digest = null where "
-                            "source_digest in (select digest from registry_source s "
-                            "where " SOURCE_IS_UNUSED ")",
-                            "i", older_than_s);
-    if (code == 0) {
-        code = trk_pg_query(conn, NULL, err,
-                            "delete from registry_source s where " SOURCE_IS_UNUSED
-                            " and not exists (select 1 from registry_deployment d where "
-                            "d.source_digest = s.digest)",
-                            "i", older_than_s);
     }
     return code;
 }

@@ -1,5 +1,5 @@
 /*
- * deployment.h - rows of registry_deployment (the durable queue), registry_source, the sealed
+ * deployment.h - rows of registry_deployment (the durable queue), the sealed
  * secrets, registry_jobgeneration.
  *
  * Claiming, renewing and moving a step are single statements guarded by the lease owner: a worker
@@ -47,14 +47,5 @@ int deployment_store_set_phase(struct trk_pg *conn, const char *id, const char *
                                struct trk_err *err) TRK_MUST_CHECK;
 int deployment_store_add_warnings(struct trk_pg *conn, const char *id, const char *warnings,
                                   struct trk_err *err) TRK_MUST_CHECK;
-/* Stores a build context by content. */
-int source_store_put(struct trk_pg *conn, const void *bytes, size_t len, char ret_digest[72],
-                     struct trk_err *err) TRK_MUST_CHECK;
-/* *ret owned. TRK_NOT_FOUND. */
-int source_store_get(struct trk_pg *conn, const char *digest, void **ret, size_t *ret_len,
-                     struct trk_err *err) TRK_MUST_CHECK;
-/* Forgets sources that no job and no deployment in progress refers to. */
-int source_store_clean(struct trk_pg *conn, int64_t older_than_s,
-                       struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

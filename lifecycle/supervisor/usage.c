@@ -15,7 +15,6 @@
 
 enum {
     PROBE_MS = 1000,
-    SOURCE_KEPT_S = 3600,
     STATUS_EVENTS_KEPT_DAYS = 90,
     CLOCKS_DIFFER_S = 60,
 };
@@ -112,7 +111,6 @@ void supervisor_clean(struct supervisor *s)
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     rc = rc == 0 ? event_store_clean(conn, s->lc->config->event_retention_s, &err) : rc;
-    rc = rc == 0 ? source_store_clean(conn, SOURCE_KEPT_S, &err) : rc;
     rc = rc == 0 ? trk_pg_query(conn, NULL, &err,
                                 "delete from registry_jobstatusevent where timestamp < now() - "
                                 "make_interval(days => $1::int)",

@@ -4,9 +4,7 @@ A Platform is Postgres and the services on free ports below a fresh state folder
 disturbs no other set on the machine. A Cli is the `racetrack` program with a HOME of its own.
 """
 
-import base64
 import contextlib
-import io
 import os
 import re
 import shlex
@@ -217,9 +215,8 @@ class Platform:
 
     def source(self, name, version="0.0.1"):
         """Names of the files in the stored build context of a job."""
-        rows = self.sql(f"select encode(content, 'base64') from registry_source s join registry_job j on j.source_digest = s.digest "
-                        f"where j.name = '{name}' and j.version = '{version}'")
-        with tarfile.open(fileobj=io.BytesIO(base64.b64decode("".join(r[0] for r in rows)))) as tar:
+        ((digest,),) = self.sql(f"select source_digest from registry_job where name = '{name}' and version = '{version}'")
+        with tarfile.open(self.state / "sources/blobs" / digest.replace(":", "/")) as tar:
             return [os.path.normpath(m.name) for m in tar.getmembers() if m.isfile()]
 
     @contextlib.contextmanager

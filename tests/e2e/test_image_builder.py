@@ -54,7 +54,7 @@ def context(files):
             data = data if isinstance(data, bytes) else data.encode()
             info.size = len(data)
             tar.addfile(info, io.BytesIO(data))
-    return base64.b64encode(out.getvalue()).decode()
+    return out.getvalue()
 
 
 def make_wheel(folder, name="tinywheel", version="1.0", code="ANSWER = 42\n"):
@@ -110,10 +110,17 @@ class Builder:
             self.process.send_signal(sig)
         return self.process.wait(10)
 
+    def put_source(self, files):
+        data = context(files)
+        digest = "sha256:" + hashlib.sha256(data).hexdigest()
+        answer = requests.put(f"{self.url}/api/v1/sources/{digest}", data=data, headers={"X-Racetrack-Auth": self.token}, timeout=60)
+        assert answer.status_code == 201, answer.text
+        return digest
+
     def body(self, job, files, **changes):
         return {
             "manifest": job, "manifest_yaml": yaml.safe_dump(job), "git_credentials": None, "secret_build_env": {},
-            "tag": "2026-01-31T120000", "build_context": None if files is None else context(files), "deployment_id": "dep-1",
+            "tag": "2026-01-31T120000", "source_digest": None if files is None else self.put_source(files), "deployment_id": "dep-1",
             "build_flags": [], **changes,
         }
 

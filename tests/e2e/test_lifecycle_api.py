@@ -117,7 +117,7 @@ def test_metrics_speak_of_the_database(own):
         (b'{"manifest": "text"}', 422),
         (b"[" * 100_000, 400),
         (b'{"manifest": {"name": "\xff"}}', 400),
-        (json.dumps({"manifest": {"name": "x"}, "build_context": "%%%"}).encode(), 422),
+        (json.dumps({"manifest": {"name": "x"}, "build_context": "%%%"}).encode(), 400),
     ],
 )
 def test_bad_bodies_are_client_errors(own, body, status):
@@ -129,8 +129,10 @@ def test_bad_bodies_are_client_errors(own, body, status):
 
 def test_a_200_mb_body_is_refused_without_being_kept(own):
     def chunks():
+        first = b'{"build_context": "'
         for _ in range(200):
-            yield b"x" * (1 << 20)
+            yield first or b"A" * (1 << 20)
+            first = b""
 
     with contextlib.suppress(requests.ConnectionError):  # it may close before all was sent
         reply = own.lifecycle.post("/api/v1/deploy", data=chunks(), headers={"Content-Type": "application/json"})

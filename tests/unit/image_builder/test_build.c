@@ -33,6 +33,13 @@ static void add_file(const char *name, const char *text)
     tar_add(&source, &(struct tar_item){name, '0', 0, NULL, text});
 }
 
+static void put_source(const void *bytes, size_t len, char ret_digest[TRK_DIGEST_SIZE])
+{
+    trk_digest(bytes, len, ret_digest);
+    trk_autofree char *path = trk_xasprintf("/api/v1/sources/%s", ret_digest);
+    ck_assert_int_eq(send_with("PUT", path, NULL, token, bytes, len), 201);
+}
+
 /* Posts a build of `source` (NULL members leave the default); *the answer is returned owned. */
 static json_t *build(const char *extra_members, json_t *changes)
 {
@@ -43,19 +50,18 @@ static json_t *build(const char *extra_members, json_t *changes)
     json_t *manifest;
     ck_assert_msg(trk_json_parse(manifest_text, strlen(manifest_text), &manifest, &err) == 0, "%s",
                   err.text);
-    struct trk_buf gz, base64;
+    struct trk_buf gz, whole;
+    char digest[TRK_DIGEST_SIZE];
     trk_buf_init(&gz, 1 << 24);
-    trk_buf_init(&base64, 1 << 24);
-    struct trk_buf whole;
     trk_buf_init(&whole, 1 << 24);
     trk_buf_add(&whole, source.data, source.len);
     tar_end(&whole);
     gzip_add(&gz, whole.data, whole.len);
-    trk_base64_encode(&base64, gz.data, gz.len);
+    put_source(gz.data, gz.len, digest);
     json_auto_t *body = json_pack("{s:o, s:s, s:s, s:s, s:s, s:{}, s:[]}", "manifest", manifest,
                                   "manifest_yaml", "name: adder # as typed\n", "tag",
-                                  "2026-01-31T120000", "deployment_id", "dep-1", "build_context",
-                                  base64.data, "secret_build_env", "build_flags");
+                                  "2026-01-31T120000", "deployment_id", "dep-1", "source_digest",
+                                  digest, "secret_build_env", "build_flags");
     if (changes != NULL) {
         json_object_update(body, changes);
         json_decref(changes);
@@ -64,7 +70,6 @@ static json_t *build(const char *extra_members, json_t *changes)
     const char *const headers[] = {"Content-Type: application/json", NULL};
     send_with("POST", "/api/v1/build", headers, token, text, strlen(text));
     trk_buf_fini(&gz);
-    trk_buf_fini(&base64);
     trk_buf_fini(&whole);
     json_t *result;
     ck_assert_msg(trk_http_answer_json(&answer, &result, &err) == 0, "%s", err.text);
@@ -259,9 +264,28 @@ START_TEST(hostile_sources_are_refused)
         ->source_max_bytes = 10 << 20;
     json_auto_t *big = build(EXTRA, NULL);
     ck_assert_str_eq(text_of(big, "error_code"), "too_large");
-    json_auto_t *text = build(EXTRA, json_pack("{s:s}", "build_context", "not base64!"));
-    ck_assert_str_eq(text_of(text, "error_code"), "invalid");
     assert_workspaces_are_gone();
+}
+END_TEST
+
+START_TEST(sources_are_what_they_are_called)
+{
+    char digest[TRK_DIGEST_SIZE];
+    trk_digest("other", 5, digest);
+    trk_autofree char *path = trk_xasprintf("/api/v1/sources/%s", digest);
+    ck_assert_int_eq(request("PUT", path, "some"), 400);
+    ck_assert_msg(strstr(answer.body, "the content has the digest") != NULL, "%s", answer.body);
+    ck_assert_int_eq(request("PUT", path, NULL), 400);
+    ck_assert_int_eq(request("PUT", "/api/v1/sources/x", "some"), 400);
+    json_auto_t *gone = build(EXTRA, json_pack("{s:s}", "source_digest", digest));
+    ck_assert_str_eq(text_of(gone, "error_code"), "not_found");
+    ck_assert_msg(strstr(text_of(gone, "error"), "deploy the job again") != NULL, "%s",
+                  text_of(gone, "error"));
+    ck_assert_int_eq(request("PUT", path, "other"), 201);
+    json_auto_t *bad = build(EXTRA, json_pack("{s:s}", "source_digest", digest));
+    ck_assert_str_eq(text_of(bad, "error_code"), "invalid"); /* no archive */
+    json_auto_t *none = build(EXTRA, json_pack("{s:s}", "source_digest", "sha256:x"));
+    ck_assert_int_eq(answer.status, 400);
 }
 END_TEST
 
@@ -286,7 +310,7 @@ static json_t *build_from_git(const char *remote, const char *branch)
     json_t *manifest = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}, s:{s:s}}", "name", "adder",
                                  "version", "1.0.0", "jobtype", "python3:latest", "git", "remote",
                                  remote, "branch", branch, "jobtype_extra", "entrypoint_path", "a");
-    return build(EXTRA, json_pack("{s:n, s:o}", "build_context", "manifest", manifest));
+    return build(EXTRA, json_pack("{s:n, s:o}", "source_digest", "manifest", manifest));
 }
 
 START_TEST(git_remotes_are_checked_before_git_runs)
@@ -378,18 +402,18 @@ START_TEST(events_end_with_the_result)
 {
     add_file("adder.py", ADDER);
     json_auto_t *plain = build(EXTRA, NULL);
-    struct trk_buf whole, base64;
+    struct trk_buf whole;
+    char digest[TRK_DIGEST_SIZE];
     trk_buf_init(&whole, 1 << 20);
-    trk_buf_init(&base64, 1 << 20);
     trk_buf_add(&whole, source.data, source.len);
     tar_end(&whole);
-    trk_base64_encode(&base64, whole.data, whole.len);
+    put_source(whole.data, whole.len, digest);
     json_t *manifest = json_pack("{s:s, s:s, s:s, s:{s:s, s:s}}", "name", "adder", "version",
                                  "1.0.0", "jobtype", "python3:latest", "jobtype_extra",
                                  "entrypoint_path", "adder.py", "entrypoint_class", "Adder");
     json_auto_t *body = json_pack("{s:o, s:s, s:s, s:s, s:s}", "manifest", manifest,
                                   "manifest_yaml", "name: adder # as typed\n", "tag", "t",
-                                  "deployment_id", "dep-2", "build_context", base64.data);
+                                  "deployment_id", "dep-2", "source_digest", digest);
     struct events events = {0};
     events.sse = trk_sse_new(on_event, &events);
     trk_autofree char *url = trk_xasprintf("%s/api/v1/build/sse", base_url);
@@ -408,7 +432,6 @@ START_TEST(events_end_with_the_result)
     ck_assert_msg(events.error[0] == 0, "%s", events.error);
     ck_assert_str_eq(events.digest, text_of(plain, "image_digest"));
     trk_buf_fini(&whole);
-    trk_buf_fini(&base64);
 }
 END_TEST
 
@@ -550,6 +573,7 @@ int main(void)
     tcase_add_test(tc, what_has_no_effect_is_a_warning);
     tcase_add_test(tc, hostile_sources_are_refused);
     tcase_add_test(tc, requests_are_checked);
+    tcase_add_test(tc, sources_are_what_they_are_called);
     tcase_add_test(tc, git_remotes_are_checked_before_git_runs);
     tcase_add_test(tc, names_become_repositories);
     tcase_add_test(tc, events_end_with_the_result);

@@ -31,7 +31,10 @@ static struct context make(void)
         tar_add(&tar, &items[i]);
     }
     tar_end(&tar);
-    ck_assert_int_eq(context_from_bytes(state, tar.data, tar.len, &context, &err), 0);
+    ck_assert_int_eq(context_begin(state, &context, &err), 0);
+    ck_assert_int_eq(context_add(&context, tar.data, 100, 1 << 20, &err), 0);
+    ck_assert_int_eq(context_add(&context, tar.data + 100, tar.len - 100, 1 << 20, &err), 0);
+    context_end(&context);
     ck_assert_int_eq(context.size_bytes, (int64_t)tar.len);
     trk_buf_fini(&tar);
     return context;
@@ -141,6 +144,21 @@ START_TEST(a_context_without_them_is_not_touched)
 }
 END_TEST
 
+START_TEST(all_contexts_together_have_a_limit)
+{
+    struct context first = make();
+    context_auto struct context second = CONTEXT_NONE;
+    int64_t limit = first.size_bytes + 10;
+    ck_assert_int_eq(context_begin(state, &second, &err), 0);
+    ck_assert_int_eq(context_add(&second, "0123456789", 10, limit, &err), 0);
+    ck_assert_int_eq(context_add(&second, "0", 1, limit, &err), TRK_UNAVAILABLE);
+    context_fini(&first);
+    context_fini(&second);
+    ck_assert_int_eq(context_begin(state, &second, &err), 0);
+    ck_assert_int_eq(context_add(&second, "0123456789", 10, limit, &err), 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("lifecycle/context");
@@ -150,6 +168,7 @@ int main(void)
     tcase_add_test(tc, the_target_of_a_named_link_is_taken_out);
     tcase_add_test(tc, secrets_that_came_in_the_clear_only_are_refused);
     tcase_add_loop_test(tc, a_context_without_them_is_not_touched, 0, 5);
+    tcase_add_test(tc, all_contexts_together_have_a_limit);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);

@@ -63,7 +63,7 @@ static const char server_script[] =
     "        m=body['manifest']; add('builds',m['name']+' '+m.get('version','0.0.1'))\n"
     "        kill('build')\n"
     "        if has('image-gone'): os.unlink(root+'/image-gone')\n"
-    "        d='sha256:'+hashlib.sha256((body['build_context'] or '').encode()).hexdigest()\n"
+    "        d=body['source_digest'] or 'sha256:'+'0'*64\n"
     "        "
     "r=dict(image_names=[],image_name='127.0.0.1:7201/racetrack/job-entrypoint/"
     "'+m['name']+':'+body['tag'],\n"
@@ -71,6 +71,11 @@ static const char server_script[] =
     "        if has('fail-build'): r.update(error='no such file: adder.py',error_code='invalid')\n"
     "        self.send(200,'event: keepalive_heartbeat\\ndata: {}\\n\\nevent: result\\ndata: "
     "'+json.dumps({'result':r})+'\\n\\n','text/event-stream')\n"
+    "    def do_PUT(self):\n"
+    "        b=self.rfile.read(int(self.headers['Content-Length']))\n"
+    "        if has('store-away'): return self.send(503,'{}')\n"
+    "        d='sha256:'+hashlib.sha256(b).hexdigest()\n"
+    "        self.send(201 if self.path=='/api/v1/sources/'+d else 400,'')\n"
     "    def do_GET(self):\n"
     "        n=self.path[1:]\n"
     "        kill(n)\n"
@@ -435,7 +440,7 @@ static void set_up(void)
     snprintf(url, sizeof(url), "http://127.0.0.1:%d", atoi(port));
     make_lifecycle(pg_cluster_conninfo(cluster));
     query("truncate registry_job, registry_deployment, registry_jobgeneration, registry_trashjob, "
-          "registry_source, registry_jobfamily, auth_user, registry_setting cascade");
+          "registry_jobfamily, auth_user, registry_setting cascade");
     query("delete from registry_auditlogevent");
     snprintf(user_id, sizeof(user_id), "%s", "11111111-1111-4111-8111-111111111111");
     query("insert into auth_user (username, password, is_active) values ('alice', '', true)");
@@ -477,7 +482,9 @@ static int submit(const char *name, const char *version, const char *code, bool 
     json_auto_t *secrets = json_pack("{s:{s:s}}", "runtime_env", "MODEL_TOKEN", "s3cret");
     struct subject who = alice();
     context_auto struct context context = CONTEXT_NONE;
-    must(context_from_bytes(root, code, strlen(code), &context, &err));
+    must(context_begin(root, &context, &err));
+    must(context_add(&context, code, strlen(code), INT64_MAX, &err));
+    context_end(&context);
     struct deploy_request request = {.manifest = m,
                                      .secret_vars = secrets,
                                      .context = &context,

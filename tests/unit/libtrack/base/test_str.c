@@ -150,6 +150,28 @@ START_TEST(base64_refuses_what_is_not)
 }
 END_TEST
 
+START_TEST(base64_in_pieces)
+{
+    static const char text[] = "Zm9vYmFyZm9vYg==";
+    for (size_t piece = 1; piece < sizeof(text); piece++) {
+        struct trk_base64 decoder = {0};
+        char out[sizeof(text)];
+        size_t len = 0;
+        for (size_t at = 0; at < strlen(text); at += piece) {
+            size_t n, left = strlen(text) - at;
+            ck_assert_int_ne(at > 0 && at % 4 != 0 ? trk_base64_end(&decoder, NULL) : -1, 0);
+            ck_assert_int_eq(trk_base64_feed(&decoder, text + at, left < piece ? left : piece,
+                                             out + len, &n, NULL),
+                             0);
+            len += n;
+        }
+        ck_assert_int_eq(trk_base64_end(&decoder, NULL), 0);
+        ck_assert_uint_eq(len, 10);
+        ck_assert_mem_eq(out, "foobarfoob", 10);
+    }
+}
+END_TEST
+
 START_TEST(base64_keeps_the_cap)
 {
     struct trk_buf buf;
@@ -289,6 +311,7 @@ int main(void)
     tcase_add_loop_test(tc, base64_both_ways, 0, TRK_COUNT(base64));
     tcase_add_test(tc, base64_refuses_what_is_not);
     tcase_add_test(tc, base64_keeps_the_cap);
+    tcase_add_test(tc, base64_in_pieces);
     tcase_add_test(tc, hex);
     tcase_add_loop_test(tc, utf8_is_checked, 0, TRK_COUNT(utf8));
     tcase_add_test(tc, what_is_no_text_is_replaced);

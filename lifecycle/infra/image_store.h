@@ -1,0 +1,19 @@
+/*
+ * image_store.h - what lifecycle asks of image_builder's stores. Any thread.
+ */
+#ifndef LIFECYCLE_INFRA_IMAGE_STORE_H
+#define LIFECYCLE_INFRA_IMAGE_STORE_H
+
+#include <stdint.h>
+
+#include "libtrack/base/err.h"
+
+struct lifecycle;
+
+/* Puts a source into the store: size_bytes of `fd` from its begin, whose digest is `digest`. Waits
+ * a while for a store that is away; TRK_UNAVAILABLE then. It is durable when this returns, and kept
+ * as long as a job or a deployment under way refers to it (and for a grace time). */
+int image_store_put_source(const struct lifecycle *lc, int fd, int64_t size_bytes,
+                           const char *digest, struct trk_err *err) TRK_MUST_CHECK;
+
+#endif

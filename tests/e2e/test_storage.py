@@ -1,0 +1,107 @@
+"""What is uploaded, built and kept: memory while it comes in, disk and database after a long while."""
+
+import base64
+import http.client
+import json
+import os
+import re
+import threading
+
+import pytest
+
+from harness import fresh_name, wait_for
+
+MIB = 1 << 20
+
+
+def memory(pid, what):
+    return int(re.search(rf"{what}:\s+(\d+) kB", open(f"/proc/{pid}/status").read())[1]) * 1024
+
+
+def forget_peak(pid):
+    with open(f"/proc/{pid}/clear_refs", "w") as f:
+        f.write("5")
+
+
+def post_context(platform, name, encoded):
+    """Without a second copy of the context in this process."""
+    manifest = {"name": name, "owner_email": "a@b.c", "jobtype": "python3:latest", "git": {"remote": "https://example.com/x"},
+                "jobtype_extra": {"entrypoint_path": "adder.py", "entrypoint_class": "AdderModel"}}
+    head = b'{"manifest": %s, "build_context": "' % json.dumps(manifest).encode()
+    connection = http.client.HTTPConnection("127.0.0.1", platform.port("lifecycle"), timeout=300)
+    connection.putrequest("POST", "/lifecycle/api/v1/deploy")
+    for key, value in {"Content-Type": "application/json", "X-Racetrack-Auth": platform.lifecycle.token,
+                       "Content-Length": len(head) + len(encoded) + 2}.items():
+        connection.putheader(key, value)
+    connection.endheaders()
+    connection.send(head)
+    connection.send(encoded)
+    connection.send(b'"}')
+    answer = connection.getresponse()
+    return answer.status, json.loads(answer.read())
+
+
+@pytest.fixture
+def own(own_platform):
+    platform = own_platform()
+    platform.up()
+    return platform
+
+
+def test_twenty_large_contexts_at_once_cost_no_memory(own):
+    encoded = base64.b64encode(os.urandom(60 * 1000 * 1000))
+    status, answer = post_context(own, fresh_name("warm"), encoded[:4000])
+    assert status == 200, answer
+    pids = {service: own.pid(service) for service in ("lifecycle", "image_builder")}
+    wait_for(lambda: not own.sql("select 1 from registry_deployment where status = 'in_progress'"), 20, "the first one has ended")
+    idle = {}
+    for service, pid in pids.items():
+        forget_peak(pid)
+        idle[service] = memory(pid, "VmRSS")
+    answers = []
+    threads = [threading.Thread(target=lambda: answers.append(post_context(own, fresh_name("big"), encoded))) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [status for status, _ in answers] == [200] * 20, answers
+    for service, pid in pids.items():
+        over = (memory(pid, "VmHWM") - idle[service]) / MIB
+        print(f"{service}: {idle[service] / MIB:.1f} MiB idle, {over:.1f} MiB more at its peak")
+        assert over <= 64, service
+    for service, pid in pids.items():
+        wait_for(lambda: memory(pid, "VmRSS") <= idle[service] + 8 * MIB, 10, f"{service} gives its memory back")
+    errors = wait_for(lambda: not own.sql("select 1 from registry_deployment where status = 'in_progress'") and
+                      own.sql("select distinct error from registry_deployment where job_name like 'big%'"), 60, "all have ended")
+    assert len(errors) == 1 and "archive" in errors[0][0], errors
+
+
+def test_an_empty_context_is_an_error(own):
+    for context in (b"", b"=", b"AAA"):
+        status, answer = post_context(own, "empty", context)
+        assert status == 400 and answer["error"].startswith("build_context: "), answer
+
+
+def test_who_may_deploy_nothing_is_refused_before_the_context_is_read(own):
+    api = own.lifecycle
+    esc = api.post("/api/v1/escs", json={"name": "poor"}).json()["id"]
+    token = api.get(f"/api/v1/auth/token/esc/{esc}").json()["token"]
+    connection = http.client.HTTPConnection("127.0.0.1", own.port("lifecycle"), timeout=20)
+    connection.putrequest("POST", "/lifecycle/api/v1/deploy")
+    for key, value in {"Content-Type": "application/json", "X-Racetrack-Auth": token, "Content-Length": 80 * MIB}.items():
+        connection.putheader(key, value)
+    connection.endheaders()
+    connection.send(b'{"manifest": {"name": "x"}, "build_context": "AAAA')
+    answer = connection.getresponse()
+    assert answer.status == 403 and "deploy_job" in json.loads(answer.read())["error"]
+
+
+def test_more_uploads_than_the_disk_is_given_are_told_to_come_again(own_platform, tmp_path):
+    config = tmp_path / "lifecycle.yaml"
+    config.write_text("deploy_spool_max_bytes: 1048576\n")
+    platform = own_platform()
+    platform.up("postgres", "image_builder")
+    platform.up("lifecycle", env={"CONFIG_FILE": config})
+    status, answer = post_context(platform, "big", base64.b64encode(os.urandom(2 * MIB)))
+    assert status == 503 and "too many" in str(answer), answer
+    assert post_context(platform, "small", base64.b64encode(os.urandom(1000)))[0] == 200
