@@ -81,6 +81,8 @@ static const struct trk_config_entry entries[] = {
         "answered 503"),
     INT("build_timeout_s", build_timeout_s, "3600", "s", NULL, 1, 86400,
         "longest build of an image"),
+    INT("image_builder_wait_s", image_builder_wait_s, "600", "s", NULL, 0, 86400,
+        "how long a deployment waits for image_builder or its image store when they are away"),
     INT("timeout_until_job_alive", timeout_until_job_alive, "900", "s", NULL, 1, 86400,
         "longest wait for a new job's server to answer"),
     INT("timeout_until_job_ready", timeout_until_job_ready, "600", "s", NULL, 1, 86400,

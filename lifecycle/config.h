@@ -43,6 +43,7 @@ struct lifecycle_config {
     int64_t deploy_workers;
     int64_t deploy_spool_max_bytes;
     int64_t build_timeout_s;
+    int64_t image_builder_wait_s;
     int64_t timeout_until_job_alive; /* s */
     int64_t timeout_until_job_ready; /* s */
     int64_t drain_delay_ms;

@@ -136,7 +136,7 @@ static const char request_schema[] =
     "\"string\"}},\"image_name\":{\"type\":[\"string\",\"null\"]},\"image_digest\":{\"type\":"     \
     "[\"string\",\"null\"]},\"logs\":{\"type\":\"string\"},\"error\":{\"type\":[\"string\","       \
     "\"null\"]},\"error_code\":{\"enum\":[\"invalid\",\"not_found\",\"too_large\","                \
-    "\"unavailable\","                                                                             \
+    "\"unavailable\",\"cancelled\","                                                               \
     "\"no_space\",\"internal\",null]},\"warnings\":{\"type\":\"string\"}}}"
 
 static const struct trk_route routes[] = {

@@ -176,8 +176,9 @@ static const char *error_code_name(enum trk_code code)
     case TRK_UNAVAILABLE:
     case TRK_TIMEOUT:
     case TRK_TOO_MANY:
-    case TRK_CANCELLED:
         return "unavailable";
+    case TRK_CANCELLED: /* this image_builder ends; the build was not judged */
+        return "cancelled";
     default:
         return "internal";
     }

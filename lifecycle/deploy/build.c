@@ -12,7 +12,7 @@
 #include "lifecycle/deploy/secrets.h"
 #include "lifecycle/deploy/work.h"
 
-enum { BUILDER_WAIT_MS = 30000, IDLE_MS = 60000, LOGS_MAX = 4 << 20 };
+enum { IDLE_MS = 60000 };
 
 /* The answer as it comes in. */
 struct build {
@@ -65,7 +65,21 @@ static json_t *make_body(const struct work *w, const json_t *secrets)
                      "build_flags", flags);
 }
 
-/* One call. TRK_UNAVAILABLE: image_builder could not be reached, nothing has begun. */
+/* Says why no answer came, or that it was a refusal. What passes by itself (no image_builder, one
+ * that broke off, one that has enough to do) is told from what does not by the code. */
+static int explain(const struct build *build, const struct trk_http_answer *answer,
+                   struct trk_err *err)
+{
+    json_auto_t *refusal = NULL;
+    const char *text = build->refusal.data;
+    enum trk_code code = answer->status == 500 ? TRK_INTERNAL : trk_code_from_http(answer->status);
+    if (trk_json_parse(text, build->refusal.len, &refusal, NULL) == 0) {
+        text = trk_json_string_or(refusal, "error", text);
+    }
+    return trk_err_set(err, code, "image_builder refused (status %d): %.1000s", answer->status,
+                       text);
+}
+
 static int call_builder(struct work *w, const json_t *body, struct build *build,
                         struct trk_err *err)
 {
@@ -82,58 +96,26 @@ static int call_builder(struct work *w, const json_t *body, struct build *build,
         .cancel = &w->cancel,
     };
     struct trk_http_answer answer = {0};
+    int64_t start_ns = trk_now_ns();
     int rc = trk_http_call(w->client, &call, &answer, err);
-    if (rc == 0 && answer.status != 200) {
-        json_auto_t *refusal = NULL;
-        const char *text = build->refusal.data;
-        if (trk_json_parse(text, build->refusal.len, &refusal, NULL) == 0) {
-            text = trk_json_string_or(refusal, "error", text);
-        }
-        rc = trk_err_set(err, trk_code_from_http(answer.status),
-                         "image_builder refused (status %d): %.1000s", answer.status, text);
+    if (rc == TRK_TIMEOUT && trk_now_ns() - start_ns >= call.timeout_ms * TRK_NS_PER_MS) {
+        rc = trk_err_set(err, TRK_INVALID, "the build took longer than %lld s (build_timeout_s)",
+                         (long long)w->lc->config->build_timeout_s);
+    } else if (rc == 0 && answer.status != 200) {
+        rc = explain(build, &answer, err);
+    } else if (rc == 0 && build->result == NULL) {
+        rc = trk_err_set(err, TRK_BAD_GATEWAY, "image_builder broke off without a result");
     }
     trk_http_answer_fini(&answer);
     return rc;
 }
 
-/* Waits for an image_builder that is just starting; a build that broke off is begun again. */
-static int call_patiently(struct work *w, const json_t *body, struct build *build,
-                          struct trk_err *err)
-{
-    int64_t deadline = trk_now_ns() + BUILDER_WAIT_MS * TRK_NS_PER_MS;
-    int64_t pause_ms = 50;
-    for (;;) {
-        int rc = call_builder(w, body, build, err);
-        if (rc == 0 && build->result == NULL) {
-            rc = trk_err_set(err, TRK_BAD_GATEWAY, "image_builder broke off without a result");
-        }
-        bool is_passing = rc == TRK_UNAVAILABLE || rc == TRK_BAD_GATEWAY;
-        if (!is_passing || trk_now_ns() > deadline || w->cancel) {
-            return rc;
-        }
-        trk_sleep_ms(pause_ms);
-        pause_ms = pause_ms < 1000 ? pause_ms * 2 : 1000;
-        build->refusal.len = 0;
-        trk_sse_free(build->sse);
-        build->sse = trk_sse_new(on_event, build);
-    }
-}
-
+/* A result is a verdict, unless image_builder gave up because it ends itself. */
 static enum trk_code code_of(const char *error_code)
 {
-    static const struct {
-        const char *name;
-        enum trk_code code;
-    } codes[] = {
-        {"invalid", TRK_INVALID},   {"not_found", TRK_NOT_FOUND},     {"too_large", TRK_TOO_LARGE},
-        {"no_space", TRK_NO_SPACE}, {"unavailable", TRK_UNAVAILABLE},
-    };
-    for (size_t i = 0; i < TRK_COUNT(codes); i++) {
-        if (strcmp(codes[i].name, error_code) == 0) {
-            return codes[i].code;
-        }
-    }
-    return TRK_INTERNAL;
+    return strcmp(error_code, "cancelled") == 0  ? TRK_UNAVAILABLE
+           : strcmp(error_code, "no_space") == 0 ? TRK_NO_SPACE
+                                                 : TRK_INVALID;
 }
 
 /* Keeps the log also of a failed build; moves on to "apply" otherwise. */
@@ -179,7 +161,7 @@ int step_build(struct work *w, struct trk_err *err)
     json_auto_t *body = make_body(w, secrets);
     build.sse = trk_sse_new(on_event, &build);
     trk_buf_init(&build.refusal, 8192);
-    rc = call_patiently(w, body, &build, err);
+    rc = call_builder(w, body, &build, err);
     w->is_abandoned = w->cancel;
     if (rc == 0) {
         rc = take_result(w, build.result, err);

@@ -8,6 +8,7 @@
 #include "libtrack/base/clock.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
 #include "libtrack/manifest/manifest.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/work.h"
@@ -20,7 +21,10 @@ enum {
     KEEPER_MS = 1000,
     RENEW_EVERY = 4,
     WAIT_POLL_MS = 200,
-    DATABASE_LOOK_MS = 100
+    DATABASE_LOOK_MS = 100,
+    NEED_FIRST_MS = 50,
+    NEED_MAX_MS = 2000,
+    UNNOTED_PAUSE_S = 1
 };
 #define DATABASE_WAIT_NS (10 * 60 * TRK_NS_PER_S)
 
@@ -105,6 +109,49 @@ static const struct step *find_step(const char *name)
     return NULL;
 }
 
+/* What is there again by itself, mostly soon. */
+static bool is_passing(int rc)
+{
+    return rc == TRK_UNAVAILABLE || rc == TRK_BAD_GATEWAY || rc == TRK_TIMEOUT ||
+           rc == TRK_TOO_MANY;
+}
+
+static int tell_wait(struct work *w, const struct step *step, const struct trk_err *why)
+{
+    char phase[240];
+    struct trk_err err = {0};
+    (void)snprintf(phase, sizeof(phase), "waiting for %.40s: %.180s", step->needs, why->text);
+    trk_utf8_repair(phase, strlen(phase));
+    trk_log_debug("deployment waits", "deployment", w->d->id, "step", step->name, "reason",
+                  why->text, NULL);
+    return work_advance(w, NULL, &(struct queue_progress){.phase = phase}, false, &err);
+}
+
+/* Steps are idempotent: one that found away what it needs is done again until that is there. */
+static int run_patiently(struct work *w, const struct step *step, struct trk_err *err)
+{
+    int64_t wait_s = w->lc->config->image_builder_wait_s, until_ns = 0;
+    for (int64_t pause_ms = NEED_FIRST_MS;; pause_ms *= 2) {
+        int rc = step->run(w, err);
+        if (rc == 0 || step->needs == NULL || !is_passing(rc) || w->is_abandoned || w->cancel) {
+            return rc;
+        }
+        until_ns = until_ns != 0 ? until_ns : trk_now_ns() + wait_s * TRK_NS_PER_S;
+        if (trk_now_ns() >= until_ns) {
+            return trk_err_append(err, "\n%s was waited for %lld s (image_builder_wait_s)",
+                                  step->needs, (long long)wait_s);
+        }
+        if (tell_wait(w, step, err) < 0) {
+            return rc;
+        }
+        pause_ms = pause_ms < NEED_MAX_MS ? pause_ms : NEED_MAX_MS;
+        trk_sleep_ms(pause_ms);
+        if (w->cancel) {
+            return rc;
+        }
+    }
+}
+
 static int run_step(struct work *w, struct trk_err *err)
 {
     const struct step *step = find_step(w->d->step);
@@ -113,7 +160,7 @@ static int run_step(struct work *w, struct trk_err *err)
                            w->d->step);
     }
     int64_t start = trk_now_ns();
-    int rc = step->run(w, err);
+    int rc = run_patiently(w, step, err);
     char ms[32];
     snprintf(ms, sizeof(ms), "%.1f", (double)(trk_now_ns() - start) / 1e6);
     trk_log_debug("deployment step", "deployment", w->d->id, "step", step->name, "ms", ms, NULL);
@@ -161,12 +208,12 @@ static void run_steps(struct work *w)
     deploy_count_ended(w->lc, false);
 }
 
-static void release(struct work *w)
+static void release(struct work *w, int64_t pause_s)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     struct trk_err err = {0};
     if (trk_pg_acquire(w->lc->pool, &conn, &err) < 0 ||
-        queue_release(conn, w->lc->instance_id, w->d->id, &err) < 0) {
+        queue_release(conn, w->lc->instance_id, w->d->id, pause_s, &err) < 0) {
         trk_log_warn("a lease cannot be given back; it runs out by itself", "deployment", w->d->id,
                      "error", err.text, NULL);
     }
@@ -207,12 +254,10 @@ static void work_on(struct deploy_queue *q, unsigned slot, struct trk_http_clien
         return;
     }
     run_steps(w);
-    bool is_for_database = w->is_abandoned && !trk_pg_pool_is_up(w->lc->pool);
-    if (is_for_database) {
+    if (!w->is_finished) { /* whoever is free takes it up; a lease that was lost is left alone */
+        bool is_cut_off = w->cancel || !trk_pg_pool_is_up(w->lc->pool);
         wait_for_database(w);
-    }
-    if (!w->is_finished && (w->cancel || is_for_database)) {
-        release(w);
+        release(w, is_cut_off ? 0 : UNNOTED_PAUSE_S);
     }
     pthread_mutex_lock(&q->mutex);
     q->active[slot] = NULL;

@@ -17,24 +17,22 @@
 #include "lifecycle/store/subject.h"
 
 const struct step deploy_steps[] = {
-    {STEP_BUILD, "building an image", step_build},
-    {STEP_APPLY, "creating job resource", step_apply},
-    {STEP_ALIVE, "verifying deployed job", step_alive},
-    {STEP_READY, "verifying deployed job", step_ready},
-    {STEP_SWITCH, "saving job in database", step_switch},
+    {STEP_BUILD, "building an image", step_build, "image_builder"},
+    {STEP_APPLY, "creating job resource", step_apply, "the image store"},
+    {STEP_ALIVE, "verifying deployed job", step_alive, NULL},
+    {STEP_READY, "verifying deployed job", step_ready, NULL},
+    {STEP_SWITCH, "saving job in database", step_switch, NULL},
 };
 const size_t deploy_step_count = TRK_COUNT(deploy_steps);
 
 /* -- the row -- */
 
-int work_transaction(struct work *w,
-                     int (*fn)(struct trk_pg *conn, void *work, struct trk_err *err),
-                     struct trk_err *err)
+int work_transaction(struct work *w, int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err),
+                     void *ctx, struct trk_err *err)
 {
-    int rc = trk_pg_transaction(w->lc->pool, fn, w, err);
-    if (rc == TRK_UNAVAILABLE) {
-        w->is_abandoned = true;
-    }
+    int rc = trk_pg_transaction(w->lc->pool, fn, ctx, err);
+    /* A transaction that was tried again may have failed inside before it succeeded. */
+    w->is_abandoned = rc == TRK_UNAVAILABLE || (rc == TRK_CONFLICT && w->is_abandoned);
     return rc;
 }
 
@@ -215,15 +213,6 @@ static int begin_apply(struct trk_pg *conn, void *ctx, struct trk_err *err)
     return write_generation(a, conn, family_id, job == NULL, digest, err);
 }
 
-static int begin(struct apply *a, struct trk_err *err)
-{
-    int rc = trk_pg_transaction(a->w->lc->pool, begin_apply, a, err);
-    if (rc == TRK_UNAVAILABLE) {
-        a->w->is_abandoned = true;
-    }
-    return rc;
-}
-
 static int move_secrets(struct work *w, struct trk_pg *conn, struct trk_err *err)
 {
     json_auto_t *secrets = NULL;
@@ -265,15 +254,15 @@ int step_apply(struct work *w, struct trk_err *err)
                            w->d->infrastructure_target);
     }
     trk_uuid7(a.generation_id);
-    int rc = begin(&a, err);
+    int rc = work_transaction(w, begin_apply, &a, err);
     if (rc == 0 && is_serving_well(&a)) {
-        rc = work_transaction(w, finish_unchanged, err);
+        rc = work_transaction(w, finish_unchanged, w, err);
         w->is_finished = rc == 0;
         return rc;
     }
     if (rc == 0 && a.is_unchanged) { /* the same, but it does not run: bring it up anew */
         a.is_unchanged_fine = false;
-        rc = begin(&a, err);
+        rc = work_transaction(w, begin_apply, &a, err);
     }
     if (rc < 0) {
         return rc;
@@ -385,10 +374,7 @@ int step_switch(struct work *w, struct trk_err *err)
         return rc;
     }
     struct switching s = {.w = w, .address = seen->address};
-    rc = trk_pg_transaction(w->lc->pool, do_switch, &s, err);
-    if (rc == TRK_UNAVAILABLE) {
-        w->is_abandoned = true;
-    }
+    rc = work_transaction(w, do_switch, &s, err);
     w->is_finished = rc == 0;
     return rc;
 }
@@ -424,7 +410,7 @@ int work_fail(struct work *w, const char *error, struct trk_err *err)
     trk_autofree char *text = trk_xstrdup(error);
     trk_utf8_repair(text, strlen(text));
     struct failure failure = {.w = w, .error = text};
-    int rc = trk_pg_transaction(w->lc->pool, do_fail, &failure, err);
+    int rc = work_transaction(w, do_fail, &failure, err);
     if (rc < 0) {
         return rc;
     }

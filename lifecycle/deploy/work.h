@@ -40,6 +40,8 @@ struct step {
     const char *name;
     const char *context; /* in front of an error's text */
     int (*run)(struct work *work, struct trk_err *err);
+    const char *needs; /* what it asks that may be away for a while: then it is tried again; NULL:
+                          nothing */
 };
 extern const struct step deploy_steps[];
 extern const size_t deploy_step_count;
@@ -52,9 +54,9 @@ int step_switch(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
 /* Ends it as failed: what it made goes, what was there stays. */
 int work_fail(struct work *work, const char *error, struct trk_err *err) TRK_MUST_CHECK;
 
-/* trk_pg_transaction that marks the work abandoned when the database is away. */
+/* trk_pg_transaction that marks the work abandoned when the database is away or the lease lost. */
 int work_transaction(struct work *work,
-                     int (*fn)(struct trk_pg *conn, void *work, struct trk_err *err),
+                     int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err), void *ctx,
                      struct trk_err *err) TRK_MUST_CHECK;
 /* queue_advance within a transaction, or by itself (conn NULL); a lost lease abandons the work. */
 int work_advance(struct work *work, struct trk_pg *conn, const struct queue_progress *progress,

@@ -53,13 +53,14 @@ int queue_renew(struct trk_pg *conn, const char *owner, const char *id, struct t
     return check_held(conn, code, id, err);
 }
 
-int queue_release(struct trk_pg *conn, const char *owner, const char *id, struct trk_err *err)
+int queue_release(struct trk_pg *conn, const char *owner, const char *id, int64_t pause_s,
+                  struct trk_err *err)
 {
     return trk_pg_query(conn, NULL, err,
-                        "update registry_deployment set lease_owner = null, lease_until = null, "
-                        "attempts = greatest(attempts - 1, 0) where id = $1 and lease_owner = $2 "
-                        "and status = 'in_progress'",
-                        "ss", id, owner);
+                        "update registry_deployment set lease_owner = null, lease_until = now() + "
+                        "make_interval(secs => $3), attempts = greatest(attempts - 1, 0) where id "
+                        "= $1 and lease_owner = $2 and status = 'in_progress'",
+                        "ssi", id, owner, pause_s);
 }
 
 int queue_expire(struct trk_pg *conn, const char *owner, struct trk_err *err)

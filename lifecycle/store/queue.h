@@ -33,8 +33,8 @@ bool queue_has_work(struct trk_pg *conn); /* false also when the database is awa
 /* TRK_CONFLICT when the lease is another's by now. */
 int queue_renew(struct trk_pg *conn, const char *owner, const char *id,
                 struct trk_err *err) TRK_MUST_CHECK;
-/* Gives it back to be taken at once; the interrupted attempt does not count. */
-int queue_release(struct trk_pg *conn, const char *owner, const char *id,
+/* Gives it back to be taken after pause_s; the interrupted attempt does not count. */
+int queue_release(struct trk_pg *conn, const char *owner, const char *id, int64_t pause_s,
                   struct trk_err *err) TRK_MUST_CHECK;
 
 /* The owner is dead: what it held is free. */

@@ -284,16 +284,17 @@ def image_leftovers(platform):
     return sorted(str(p) for folder in ("tmp", "workspaces") for p in (platform.state / "images" / folder).glob("*"))
 
 
-def test_image_builder_killed_in_a_build(own, cli, tmp_path):
+@pytest.mark.parametrize("sig", [signal.SIGKILL, signal.SIGTERM], ids=["kill", "term"])
+def test_image_builder_killed_in_a_build(own, cli, tmp_path, sig):
     """The build is begun again by itself; nothing of the first attempt stays."""
-    package = f"slow{os.getpid()}"
+    package = f"slow{os.getpid()}{sig.name.lower()}"
     make_sdist(own.wheels, package, "import time\ntime.sleep(60)\n")
     name = fresh_name("build")
     folder = copy_sample("python-class", tmp_path / "job", name=name, files={"requirements.txt": package + "\n"},
                          jobtype_extra={"entrypoint_path": "adder.py", "requirements_path": "requirements.txt"})
     deployment = start_deploy(cli, folder)
     wait_for(lambda: image_leftovers(own), 10, "it works in a folder of its own")
-    own.kill("image_builder")
+    own.kill("image_builder", sig)
     make_sdist(own.wheels, package, "import sys\nsys.exit('no slow package any more')\n")
     own.up("image_builder")
     output = deployment.communicate(timeout=60)[0]

@@ -31,6 +31,7 @@
 #include "lifecycle/store/generation.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/migrations.h"
+#include "lifecycle/store/queue.h"
 #include "lifecycle/store/subject.h"
 #include "lifecycle/supervisor/internal.h"
 #include "lifecycle/supervisor/supervisor.h"
@@ -62,12 +63,18 @@ static const char server_script[] =
     "        body=json.loads(self.rfile.read(int(self.headers['Content-Length'])))\n"
     "        m=body['manifest']; add('builds',m['name']+' '+m.get('version','0.0.1'))\n"
     "        kill('build')\n"
+    "        if has('builder-away'): self.send(503,json.dumps(dict(error='it starts'))); return\n"
+    "        if has('break-build'):\n"
+    "            os.unlink(root+'/break-build'); self.close_connection=True; return\n"
     "        if has('image-gone'): os.unlink(root+'/image-gone')\n"
     "        d=body['source_digest'] or 'sha256:'+'0'*64\n"
     "        "
     "r=dict(image_names=[],image_name='127.0.0.1:7201/racetrack/job-entrypoint/"
     "'+m['name']+':'+body['tag'],\n"
     "          image_digest=d,logs='built it\\n',error=None,error_code=None,warnings=None)\n"
+    "        if has('stop-build'):\n"
+    "            os.unlink(root+'/stop-build'); r.update(error='the build was "
+    "cancelled',error_code='cancelled')\n"
     "        if has('fail-build'): r.update(error='no such file: adder.py',error_code='invalid')\n"
     "        self.send(200,'event: keepalive_heartbeat\\ndata: {}\\n\\nevent: result\\ndata: "
     "'+json.dumps({'result':r})+'\\n\\n','text/event-stream')\n"
@@ -204,6 +211,9 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
     trk_autofree char *file = trk_xasprintf("target/%s", spec->generation_id);
     trk_autofree char *line = trk_xasprintf("%s %s %s", spec->job_name, spec->job_version,
                                             spec->generation_id);
+    if (exists("pulls-fail")) {
+        return trk_err_set(err, TRK_UNAVAILABLE, "the image store cannot be reached");
+    }
     if (exists("image-gone") || exists("image-gone-for-good")) {
         append("refused-applies", line);
         return trk_err_set(err, TRK_GONE, "the image store does not have it");
@@ -305,6 +315,7 @@ static void make_lifecycle(const char *conninfo)
         .infrastructure_target = text_empty,
         .deploy_workers = 3,
         .build_timeout_s = 30,
+        .image_builder_wait_s = exists("impatient") ? 0 : 60,
         .timeout_until_job_alive = 10,
         .timeout_until_job_ready = 10,
         .drain_delay_ms = 100,
@@ -335,6 +346,16 @@ static void make_lifecycle(const char *conninfo)
     trk_uuid4(lc.instance_id);
 }
 
+static void write_victim(void)
+{
+    trk_autofree char *path = path_of("victim");
+    char pid[16];
+    int len = snprintf(pid, sizeof(pid), "%d", (int)getpid());
+    if (trk_file_write(path, pid, (size_t)len, 0644, NULL) < 0) {
+        abort();
+    }
+}
+
 /* Works until it is told to stop, or killed. */
 static int work_main(char **argv)
 {
@@ -347,6 +368,7 @@ static int work_main(char **argv)
     (void)sigaddset(&signals, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
     make_lifecycle(argv[3]);
+    write_victim(); /* before it works: whoever kills must find this one */
     if (deploy_start(&lc, &err) < 0 || (exists("supervise") && supervisor_start(&lc, &err) < 0)) {
         fprintf(stderr, "%s\n", err.text);
         return 1;
@@ -376,16 +398,12 @@ static void start_worker(struct trk_proc *ret)
     trk_proc_options_init(&o);
     const char *const argv[] = {
         "/proc/self/exe", "work", root, pg_cluster_conninfo(cluster), url, NULL};
-    trk_autofree char *victim = path_of("victim");
     trk_autofree char *log = path_of("worker.log");
     trk_autoclose int log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     o.argv = argv;
     o.stderr_fd = log_fd;
     o.die_with_parent = true;
     must(trk_proc_spawn(&o, ret, &err));
-    char pid[16];
-    int len = snprintf(pid, sizeof(pid), "%d", (int)ret->pid);
-    must(trk_file_write(victim, pid, (size_t)len, 0644, &err));
 }
 
 static void stop_worker(struct trk_proc *worker)
@@ -636,6 +654,30 @@ START_TEST(what_is_started_too_late_is_taken_back)
 }
 END_TEST
 
+START_TEST(who_lost_the_lease_changes_nothing)
+{
+    trk_autofree char *id = NULL;
+    struct deployment *d;
+    trk_pg_auto struct trk_pg *conn = NULL;
+    must(submit("adder", "1.0.0", "code", false, &id));
+    must(trk_pg_acquire(lc.pool, &conn, &err));
+    must(queue_claim(conn, mem, "first", &d, &err));
+    query("update registry_deployment set lease_until = now() - interval '1 s'");
+    must(queue_claim(conn, mem, "second", &d, &err));
+    ck_assert_str_eq(d->id, id);
+    struct queue_progress p = {.step = "apply", .phase = "mine"};
+    ck_assert_int_eq(queue_advance(conn, "first", id, &p, true, &err), TRK_CONFLICT);
+    ck_assert_int_eq(queue_renew(conn, "first", id, &err), TRK_CONFLICT);
+    ck_assert_int_eq(queue_finish(conn, "first", id, NULL, NULL, &err), TRK_CONFLICT);
+    must(queue_release(conn, "first", id, 0, &err));
+    ck_assert_str_eq(value("select step || ' ' || phase || ' ' || status || ' ' || lease_owner as "
+                           "v from registry_deployment where id = $1",
+                           id),
+                     "build queued in_progress second");
+    must(queue_advance(conn, "second", id, &p, true, &err));
+}
+END_TEST
+
 START_TEST(a_lease_that_runs_out_in_one_process_does_not_double_the_work)
 {
     struct trk_proc worker;
@@ -750,6 +792,129 @@ START_TEST(the_same_again_ends_unchanged_and_other_code_replaces)
     ck_assert_int_eq(count_lines("builds", "adder"), 4);
     ck_assert_int_eq(count_lines("applies", "adder"), 4);
     stop_worker(&worker);
+}
+END_TEST
+
+#define PHASE "select split_part(phase, ':', 1) as v from registry_deployment where id = $1"
+
+START_TEST(what_a_step_needs_is_waited_for)
+{
+    struct trk_proc worker;
+    trk_autofree char *id = NULL;
+    touch("builder-away");
+    touch("pulls-fail");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "code", false, &id));
+    expect(PHASE, id, "waiting for image_builder");
+    drop("builder-away");
+    expect(PHASE, id, "waiting for the image store");
+    drop("pulls-fail");
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_DONE);
+    ck_assert_int_eq(count_lines("applies", "adder"), 1);
+    stop_worker(&worker);
+    /* Not for ever. */
+    free(TRK_STEAL(id));
+    touch("impatient");
+    touch("builder-away");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "other code", true, &id));
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_FAILED);
+    ck_assert_str_eq(value("select error as v from registry_deployment where id = $1", id),
+                     "building an image: image_builder refused (status 503): it starts\n"
+                     "image_builder was waited for 0 s (image_builder_wait_s)");
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(a_build_that_broke_off_is_begun_again)
+{
+    static const char *const how[] = {"break-build", "stop-build"};
+    struct trk_proc worker;
+    touch(how[_i]);
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    ck_assert_int_eq(count_lines("builds", "adder"), 2);
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(a_failure_that_cannot_be_noted_is_taken_up_at_once)
+{
+    struct trk_proc worker;
+    trk_autofree char *id = NULL;
+    query("create function refuse() returns trigger language plpgsql as $$ begin raise exception "
+          "'not now'; end $$");
+    query("create trigger refuse before update on registry_deployment for each row when "
+          "(new.status = 'failed') execute function refuse()");
+    touch("fail-build");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "code", false, &id));
+    /* Twice by the same process: it cannot have waited for its own lease, which it renews. */
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (count_lines("worker.log", "cannot be noted as such") < 2 && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    query("drop function refuse cascade");
+    ck_assert_int_ge(count_lines("worker.log", "cannot be noted as such"), 2);
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_FAILED);
+    ck_assert_str_eq(value("select error as v from registry_deployment where id = $1", id),
+                     "building an image: no such file: adder.py");
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(a_transaction_that_was_repeated_leaves_nothing_behind)
+{
+    struct trk_proc worker;
+    trk_autofree char *id = NULL;
+    query("create sequence attempt");
+    query("create function collide() returns trigger language plpgsql as $$ begin if "
+          "nextval('attempt') = 1 then raise exception 'x' using errcode = '40001'; end if; return "
+          "new; end $$");
+    query("create trigger collide before update on registry_deployment for each row when "
+          "(new.generation_id is distinct from old.generation_id) execute function collide()");
+    touch("image-gone-for-good");
+    start_worker(&worker);
+    must(submit("adder", "1.0.0", "code", false, &id));
+    const char *end = wait_end(id);
+    query("drop function collide cascade");
+    query("drop sequence attempt");
+    ck_assert_str_eq(end, DEPLOYMENT_FAILED);
+    ck_assert_int_eq(count_lines("worker.log", "deployment interrupted"), 0);
+    stop_worker(&worker);
+}
+END_TEST
+
+START_TEST(a_replaced_generation_answers_until_its_delay_is_over)
+{
+    struct trk_proc worker;
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    const char *old = value("select id as v from registry_jobgeneration where job_name = $1",
+                            "adder");
+    trk_autofree char *stopped = trk_xasprintf("target/%s.stopped", old);
+    deploy_well("adder", "1.0.0", "other code", true);
+    stop_worker(&worker);
+    struct supervisor s = {.lc = &lc,
+                           .mutex = PTHREAD_MUTEX_INITIALIZER,
+                           .wake = PTHREAD_COND_INITIALIZER,
+                           .orphan_gauge = trk_metrics_gauge(lc.metrics, "orphans", "", NULL)};
+    s.health = health_start(&s, 1000, &err);
+    config.drain_delay_ms = 3600000;
+    for (int i = 0; i < 3; i++) {
+        supervisor_reconcile(&s);
+        ck_assert_str_eq(value("select state as v from registry_jobgeneration where id = $1", old),
+                         "draining");
+        ck_assert(!exists(stopped));
+    }
+    config.drain_delay_ms = 0;
+    supervisor_reconcile(&s);
+    ck_assert_str_eq(value("select state as v from registry_jobgeneration where id = $1", old),
+                     "removing");
+    ck_assert(exists(stopped));
+    supervisor_reconcile(&s);
+    ck_assert_str_eq(value("select state as v from registry_jobgeneration where id = $1", old), "");
+    health_stop(s.health);
 }
 END_TEST
 
@@ -1130,10 +1295,16 @@ int main(int argc, char **argv)
                         (int)TRK_COUNT(kill_points));
     tcase_add_test(tcase, two_lifecycles_do_not_do_a_deployment_twice);
     tcase_add_test(tcase, what_is_started_too_late_is_taken_back);
+    tcase_add_test(tcase, who_lost_the_lease_changes_nothing);
     tcase_add_test(tcase, a_lease_that_runs_out_in_one_process_does_not_double_the_work);
     tcase_add_test(tcase, a_job_that_cannot_start_is_explained_and_taken_back);
     tcase_add_test(tcase, a_failed_redeploy_leaves_the_running_job);
     tcase_add_test(tcase, the_same_again_ends_unchanged_and_other_code_replaces);
+    tcase_add_test(tcase, what_a_step_needs_is_waited_for);
+    tcase_add_loop_test(tcase, a_build_that_broke_off_is_begun_again, 0, 2);
+    tcase_add_test(tcase, a_failure_that_cannot_be_noted_is_taken_up_at_once);
+    tcase_add_test(tcase, a_transaction_that_was_repeated_leaves_nothing_behind);
+    tcase_add_test(tcase, a_replaced_generation_answers_until_its_delay_is_over);
     tcase_add_test(tcase, what_may_not_be_is_refused_at_once);
     tcase_add_test(tcase, wrong_manifests_list_every_fault);
     tcase_add_test(tcase, a_deployment_that_kills_its_worker_is_given_up);
