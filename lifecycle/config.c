@@ -65,10 +65,26 @@ static const struct trk_config_entry entries[] = {
 
     STRING("job_wrapper", job_wrapper, "", "JOB_WRAPPER",
            "path of job_wrapper; empty: beside this executable"),
-    STRING("process_sandbox", process_sandbox, "auto", "PROCESS_SANDBOX",
-           "jobs of target process in bubblewrap: auto (where it works), bwrap (required) or none"),
+    STRING(
+        "process_sandbox", process_sandbox, "on", "PROCESS_SANDBOX",
+        "on: jobs of target process run in bubblewrap, in a network of their own, and are refused "
+        "where that does not work; off: they run without it, reach all that this host does, and "
+        "only memory, CPU and processes are limited"),
     STRING("process_job_user", process_job_user, "nobody", "PROCESS_JOB_USER",
            "user (name or number) whom jobs of target process run as when lifecycle is root"),
+    INT("process_pids_max", process_pids_max, "512", NULL, "PROCESS_PIDS_MAX", 32, 1000000,
+        "processes and threads of a job of target process"),
+    INT("process_files_max", process_files_max, "8192", NULL, "PROCESS_FILES_MAX", 64, 1000000,
+        "files that a process of such a job may have open"),
+    QUANTITY(
+        "process_tmp_max", process_tmp_max, "256Mi",
+        "size of such a job's /tmp, and of its /dev/shm; they are memory of the job, and half of "
+        "its memory_max at most"),
+    QUANTITY("process_disk_max", process_disk_max, "2Gi",
+             "what such a job may have in its project folder; when it is more the job is started "
+             "anew, with the folder as it was deployed"),
+    QUANTITY("process_log_rate", process_log_rate, "1Mi",
+             "bytes of output a second of such a job; it waits when it says more for long"),
     STRING("infrastructure_target", infrastructure_target, "", NULL,
            "where jobs run when their manifest does not say; empty: the only target there is"),
     BOOL("allow_job_overwrite", allow_job_overwrite, "false", NULL,
@@ -96,6 +112,11 @@ static const struct trk_config_entry entries[] = {
     QUANTITY("default_job_memory_max", default_job_memory_max, "1Gi", "memory_max when unset"),
     QUANTITY("default_job_cpu_min", default_job_cpu_min, "10m", "cpu_min when unset"),
     QUANTITY("default_job_cpu_max", default_job_cpu_max, "1000m", "cpu_max when unset"),
+    STRING("default_job_network", default_job_network, "none", "DEFAULT_JOB_NETWORK",
+           "network of jobs whose manifest does not say: none (they reach the gateway only) or "
+           "outside (and all that is not this host)"),
+    STRING("max_job_network", max_job_network, "outside", "MAX_JOB_NETWORK",
+           "most a manifest may ask for: none or outside"),
     BOOL("reconciliation_loop", reconciliation_loop, "true", NULL,
          "bring jobs back whose workload is gone"),
     INT("supervisor_interval_ms", supervisor_interval_ms, "2000", "ms", NULL, 50, 3600000,
@@ -120,10 +141,24 @@ static const struct trk_config_entry entries[] = {
     OLD_INT("http_worker_thread_pool", http_worker_thread_pool, "60"),
 };
 
+static int check_word(const char *name, const char *value, const char *one, const char *other,
+                      struct trk_err *err)
+{
+    return strcmp(value, one) == 0 || strcmp(value, other) == 0
+               ? 0
+               : trk_err_set(err, TRK_INVALID, "%s is '%s': it must be %s or %s", name, value, one,
+                             other);
+}
+
 static int check(const void *config, struct trk_err *err)
 {
     const struct lifecycle_config *c = config;
     struct trk_err second = {0};
+    if (check_word("process_sandbox", c->process_sandbox, "on", "off", err) < 0 ||
+        check_word("default_job_network", c->default_job_network, "none", "outside", err) < 0 ||
+        check_word("max_job_network", c->max_job_network, "none", "outside", err) < 0) {
+        return err->code;
+    }
     int code = trk_profile_check(c->profile, c->http_addr, lifecycle_auth_key(c), err);
     int code2 = trk_profile_check_secret(c->profile, c->http_addr, lifecycle_secret_key(c),
                                          &second);

@@ -35,9 +35,11 @@ struct lifecycle_config {
     bool enforce_secure_cookie;
 
     /* deployments and jobs */
-    char *job_wrapper;           /* "": beside this executable */
-    char *process_sandbox;       /* auto | bwrap | none */
-    char *process_job_user;      /* name or number */
+    char *job_wrapper;      /* "": beside this executable */
+    char *process_sandbox;  /* on | off */
+    char *process_job_user; /* name or number */
+    int64_t process_pids_max, process_files_max;
+    char *process_tmp_max, *process_disk_max, *process_log_rate; /* quantities of bytes */
     char *infrastructure_target; /* default target; "": the only one */
     bool allow_job_overwrite;
     int64_t deploy_workers;
@@ -51,6 +53,7 @@ struct lifecycle_config {
     char *max_job_memory_limit;
     char *default_job_memory_min, *default_job_memory_max;
     char *default_job_cpu_min, *default_job_cpu_max;
+    char *default_job_network, *max_job_network; /* none | outside */
     bool reconciliation_loop;
     int64_t supervisor_interval_ms;
     int64_t health_probe_interval_s;

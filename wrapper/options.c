@@ -32,6 +32,8 @@ static const char help_text[] =
     "  --listen-fd N        take this bound socket instead\n"
     "  --packages DIR       folder of installed packages (pip install --target)\n"
     "  --manifest-path F    job manifest (default: $JOB_MANIFEST_YAML, ./job.yaml, ./fatman.yaml)\n"
+    "  --own-tmp            /tmp and /dev/shm are this job's alone: emptied before its process is "
+    "replaced\n"
     "  --help, --version\n"
     "\n"
     "Environment: JOB_NAME JOB_VERSION JOB_MANIFEST_YAML JOB_DEPLOYMENT_TIMESTAMP PUB_URL "
@@ -283,6 +285,7 @@ enum {
     OPT_FD,
     OPT_PACKAGES,
     OPT_MANIFEST,
+    OPT_OWN_TMP,
     OPT_HOSTNAME,
     OPT_HELP,
     OPT_VERSION
@@ -293,6 +296,7 @@ static const struct option long_options[] = {
     {"listen-fd", required_argument, NULL, OPT_FD},
     {"packages", required_argument, NULL, OPT_PACKAGES},
     {"manifest-path", required_argument, NULL, OPT_MANIFEST},
+    {"own-tmp", no_argument, NULL, OPT_OWN_TMP},
     {"entrypoint_hostname", required_argument, NULL,
      OPT_HOSTNAME}, /* fatman era; unused there too */
     {"entrypoint-hostname", required_argument, NULL, OPT_HOSTNAME},
@@ -333,6 +337,9 @@ static int read_flags(struct wrapper_options *o, int argc, char **argv, const ch
             break;
         case OPT_MANIFEST:
             *ret_manifest = optarg;
+            break;
+        case OPT_OWN_TMP:
+            o->has_own_tmp = true;
             break;
         case OPT_HOSTNAME:
             break;

@@ -16,8 +16,9 @@ struct wrapper_options {
     char *entrypoint_class; /* NULL: the only class of the module */
     char *packages;         /* folder of the job's installed packages, or NULL */
     char *addr;
-    int port;      /* 0: a free one */
-    int listen_fd; /* >= 0: already bound, instead of addr and port */
+    int port;         /* 0: a free one */
+    int listen_fd;    /* >= 0: already bound, instead of addr and port */
+    bool has_own_tmp; /* /tmp and /dev/shm are nobody else's, and go with the worker */
     char *python;
     bool python_is_default;
     char *lib_dir;                 /* Python side of the wrapper */

@@ -1,5 +1,6 @@
 #include "wrapper/front.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -10,6 +11,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "libtrack/base/file.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
@@ -121,9 +123,39 @@ static int start(struct front *front, struct trk_err *err)
     return 0;
 }
 
+static void empty_folder(const char *path)
+{
+    DIR *dir = opendir(path);
+    struct dirent *entry;
+    while (dir != NULL && (entry = readdir(dir)) != NULL) {
+        if (strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0) {
+            trk_autofree char *inner = trk_xasprintf("%s/%s", path, entry->d_name);
+            (void)!trk_rm_rf(inner, NULL);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+}
+
+/* What the last one filled must not keep the next one from living. */
+static void empty_tmp(const struct front *front)
+{
+    for (const struct worker *worker = front->workers; worker != NULL; worker = worker->next) {
+        if (worker->state != WORKER_DEAD) {
+            return;
+        }
+    }
+    empty_folder("/tmp");
+    empty_folder("/dev/shm");
+}
+
 void workers_start(struct front *front)
 {
     struct trk_err err = {0};
+    if (front->options.has_own_tmp) {
+        empty_tmp(front);
+    }
     front->restart_ns = 0;
     if (front->loading != NULL || start(front, &err) == 0) {
         return;

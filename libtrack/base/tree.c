@@ -67,6 +67,10 @@ static int measure_below(int parent_fd, const char *name, struct trk_tree_usage 
                          struct trk_err *err)
 {
     DIR *dir = depth < DEPTH_MAX ? open_folder(parent_fd, name) : NULL;
+    if (dir == NULL && depth < DEPTH_MAX &&
+        (errno == EMFILE || errno == ENFILE || errno == ENOMEM)) {
+        return trk_err_set(err, TRK_UNAVAILABLE, "looking into a folder: %s", strerror(errno));
+    }
     if (dir == NULL) {
         return depth < DEPTH_MAX && (errno == ENOENT || errno == ENOTDIR || errno == ELOOP)
                    ? 0

@@ -18,7 +18,8 @@ struct trk_tree_usage {
     uint64_t entries; /* files, folders and the rest */
 };
 /* Adds to *usage what lies in the folder. It may change meanwhile: what is gone is not counted. A
- * folder that is too deep or cannot be looked into is TRK_FORBIDDEN. */
+ * folder that is too deep or cannot be looked into is TRK_FORBIDDEN; with no descriptors or memory
+ * left for looking it is TRK_UNAVAILABLE. */
 int trk_tree_measure(const char *path, struct trk_tree_usage *usage,
                      struct trk_err *err) TRK_MUST_CHECK;
 

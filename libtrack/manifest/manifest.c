@@ -166,6 +166,10 @@ json_t *trk_manifest_full(const json_t *manifest)
             copied_or(manifest, keys[i].key, trk_json_string_or_null(keys[i].default_text)));
     }
     json_object_set_new(full, "replicas", copied_or(manifest, "replicas", json_integer(1)));
+    json_t *network = json_object_get(manifest, "network");
+    if (network != NULL) { /* clients of the original do not know it */
+        json_object_set(full, "network", network);
+    }
     json_t *git = json_object_get(full, "git");
     if (json_is_object(git)) {
         json_object_set_new(git, "branch", copied_or(git, "branch", json_null()));

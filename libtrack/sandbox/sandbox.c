@@ -122,6 +122,10 @@ void trk_sandbox_begin(const struct trk_sandbox *sandbox, struct trk_args *args)
     if (sandbox->may_change_user) {
         TRK_ARGS_ADD(args, "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID");
     }
+    if (sandbox->may_make_network) {
+        TRK_ARGS_ADD(args, "--cap-add", "CAP_SYS_ADMIN", "--cap-add", "CAP_NET_ADMIN", "--cap-add",
+                     "CAP_SETPCAP", "--cap-add", "CAP_NET_BIND_SERVICE");
+    }
 }
 
 /* ---- does it work here? ---- */

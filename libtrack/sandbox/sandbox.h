@@ -33,6 +33,8 @@ struct trk_sandbox {
     bool outer_proc;        /* the /proc around us, read-only, where a fresh one is refused (in
                                containers) */
     bool may_change_user;   /* keeps what a launcher needs to become another user */
+    bool may_make_network;  /* keeps what a launcher needs to make a network namespace, and what
+                               slirp4netns needs to open and to confine itself */
     uint64_t tmp_bytes_max; /* of /tmp, and of /dev/shm; 0: bounded by memory only */
     int status_fd;          /* > 0: a descriptor's number in the child for bubblewrap's own news */
 };

@@ -117,6 +117,22 @@ static void find_resources(const struct lifecycle_config *config, const json_t *
     }
 }
 
+/* What the manifest asks for within the operator's bound, or the operator's default. */
+static const char *find_network(const struct lifecycle_config *config, const json_t *manifest,
+                                struct trk_faults *faults)
+{
+    const char *asked = trk_json_string_or(manifest, "network", config->default_job_network);
+    if (strcmp(asked, "outside") == 0 && strcmp(config->max_job_network, "none") == 0) {
+        if (json_object_get(manifest, "network") == NULL) {
+            return "none";
+        }
+        trk_faults_add(faults, "network", "maximum",
+                       "must be none: the operator of this installation lets no job out "
+                       "(max_job_network)");
+    }
+    return asked;
+}
+
 /* -- environment -- */
 
 static void check_names(const json_t *env, const char *where, bool is_runtime,
@@ -147,6 +163,7 @@ int spec_check(const struct lifecycle_config *config, const json_t *manifest, co
     struct trk_faults *faults = trk_xcalloc(1, sizeof(*faults));
     struct resources resources;
     find_resources(config, manifest, &resources, faults);
+    (void)find_network(config, manifest, faults);
     check_names(json_object_get(manifest, "build_env"), "build_env", false, faults);
     check_names(json_object_get(manifest, "runtime_env"), "runtime_env", true, faults);
     check_names(json_object_get(secrets, "secret_build_env"), "secret build variables", false,
@@ -231,14 +248,15 @@ static const char *const *env_list(void *mem, json_t *env)
 
 /* Sorted JSON of everything the workload depends on. */
 static void digest_of(const struct spec_input *input, const json_t *env,
-                      const struct resources *resources, int64_t replicas,
+                      const struct resources *resources, const char *network, int64_t replicas,
                       char ret[TRK_DIGEST_SIZE])
 {
     json_auto_t *all = json_pack(
-        "{s:s, s:O, s:s, s:I, s:I, s:I, s:I, s:I}", "image", input->image_digest, "env", env,
-        "manifest", input->manifest_yaml, "memory_min", (json_int_t)resources->memory_min,
-        "memory_max", (json_int_t)resources->memory_max, "cpu_min", (json_int_t)resources->cpu_min,
-        "cpu_max", (json_int_t)resources->cpu_max, "replicas", (json_int_t)replicas);
+        "{s:s, s:O, s:s, s:s, s:I, s:I, s:I, s:I, s:I}", "image", input->image_digest, "env", env,
+        "network", network, "manifest", input->manifest_yaml, "memory_min",
+        (json_int_t)resources->memory_min, "memory_max", (json_int_t)resources->memory_max,
+        "cpu_min", (json_int_t)resources->cpu_min, "cpu_max", (json_int_t)resources->cpu_max,
+        "replicas", (json_int_t)replicas);
     char *text = json_dumps(all, JSON_SORT_KEYS | JSON_COMPACT);
     if (text == NULL) {
         trk_die("the specification of a job cannot be written as JSON");
@@ -255,6 +273,7 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
     struct trk_faults *faults = trk_xcalloc(1, sizeof(*faults));
     struct resources resources;
     find_resources(config, input->manifest, &resources, faults);
+    const char *network = find_network(config, input->manifest, faults);
     int rc = faults->count > 0 ? trk_faults_to_err(faults, TRK_SCHEMA, "manifest", err) : 0;
     free(faults);
     if (rc < 0) {
@@ -262,7 +281,7 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
     }
     int64_t replicas = trk_json_int_or(input->manifest, "replicas", 1);
     json_auto_t *env = make_env(config, mem, input);
-    digest_of(input, env, &resources, replicas, ret_digest);
+    digest_of(input, env, &resources, network, replicas, ret_digest);
     char timestamp[32];
     snprintf(timestamp, sizeof(timestamp), "%lld", (long long)input->deployment_timestamp);
     (void)json_object_set_new(env, "JOB_DEPLOYMENT_TIMESTAMP", json_string(timestamp));
@@ -276,6 +295,7 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
         .deployment_timestamp = input->deployment_timestamp,
         .memory_max_bytes = resources.memory_max,
         .cpu_max_milli = resources.cpu_max,
+        .network = network,
         .replicas = replicas,
     };
     spec_job(input->manifest, &ret->job_name, &ret->job_version);

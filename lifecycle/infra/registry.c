@@ -5,6 +5,7 @@
 #include "libtrack/base/file.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/config.h"
 #include "lifecycle/infra/process/process.h"
 #include "lifecycle/lifecycle.h"
@@ -22,6 +23,13 @@ static char *wrapper_path(const struct lifecycle_config *config)
     return trk_xasprintf("%.*s/job_wrapper", cut != NULL ? (int)(cut - exe) : 0, exe);
 }
 
+/* Of a quantity that the configuration's check has passed. */
+static int64_t bytes_of(const char *quantity)
+{
+    int64_t milli = 0;
+    return trk_quantity_parse(quantity, &milli, NULL) == 0 ? milli / 1000 : 0;
+}
+
 int infra_targets_start(struct lifecycle *lc, struct trk_err *err)
 {
     const struct lifecycle_config *config = lc->config;
@@ -37,11 +45,16 @@ int infra_targets_start(struct lifecycle *lc, struct trk_err *err)
     struct infra_process_options options = {
         .state_dir = state_dir,
         .wrapper = wrapper,
-        .sandbox = config->process_sandbox,
+        .is_sandboxed = strcmp(config->process_sandbox, "on") == 0,
         .job_user = config->process_job_user,
         .image_store_url = config->image_builder_url,
         .token = lc->internal_token,
         .secret_key = lifecycle_secret_key(config),
+        .limits = {.pids = config->process_pids_max,
+                   .files = config->process_files_max,
+                   .tmp_bytes = bytes_of(config->process_tmp_max),
+                   .disk_bytes = bytes_of(config->process_disk_max),
+                   .log_bytes_s = bytes_of(config->process_log_rate)},
     };
     const struct infra_target *process = NULL;
     rc = infra_process_new(&options, &process, err);

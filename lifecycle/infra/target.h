@@ -29,6 +29,8 @@ struct infra_generation_spec {
         *env; /* "K=V", NULL-terminated: injected + manifest + secrets, resolved by the caller */
     int64_t deployment_timestamp;
     int64_t memory_max_bytes, cpu_max_milli; /* 0: no limit */
+    const char
+        *network; /* none: the gateway only; outside: what is not of this host, too; NULL: none */
     int64_t replicas;
 };
 

@@ -4,7 +4,7 @@
  * A workload document (workload.json): generation_id, job_name, job_version, image_name,
  * image_digest, state, pid, start_ticks, boot_id, address, port, sandbox, restarts, failures,
  * reason, next_start_ms, started_ms, kill_at_ms, argv, packages, env (sealed), memory_max_bytes,
- * cpu_max_milli.
+ * cpu_max_milli, network, is_full.
  */
 #ifndef LIFECYCLE_INFRA_PROCESS_INTERNAL_H
 #define LIFECYCLE_INFRA_PROCESS_INTERNAL_H
@@ -33,7 +33,9 @@ struct process_target {
     struct infra_target target;
     char *state_dir, *jobs_dir, *layers_dir, *locks_dir;
     char *wrapper, *wrapper_dir, *launcher, *image_store_url, *token, *secret_key;
-    bool use_bwrap, change_user;
+    bool is_sandboxed, change_user;
+    bool sandbox_works; /* as far as was found out; under the mutex */
+    struct infra_process_limits limits;
     uid_t uid;
     gid_t gid;
     char boot_id[64];
@@ -82,8 +84,18 @@ bool workload_process(const struct process_target *p, const json_t *doc, struct 
 /* launch.c: starts the process of a prepared workload, the identity saved first. Under the lock. */
 int process_launch(struct process_target *p, const char *id, json_t *doc,
                    struct trk_err *err) TRK_MUST_CHECK;
-/* Does bubblewrap work here? The reason when not. */
-int process_probe_bwrap(struct process_target *p, struct trk_err *err) TRK_MUST_CHECK;
+/* Does the sandbox work here, or was it not asked for? TRK_INVALID with the reason when not. */
+int process_check_sandbox(struct process_target *p, struct trk_err *err) TRK_MUST_CHECK;
+
+/* env.c: the job's environment as "K=V\0…" bytes. `gateway`, when the job gets a network of its
+ * own: where the gateway is outside and what port it has within; NULL otherwise. */
+struct job_gateway {
+    char address[64]; /* numeric host:port; "": the job knows none */
+    int port;
+};
+int process_env_open(const struct process_target *p, const char *id, const json_t *doc,
+                     struct job_gateway *gateway, struct trk_buf *buf,
+                     struct trk_err *err) TRK_MUST_CHECK;
 
 /* image.c: fetches and unpacks the image's layers into the generation's folder; sets argv and
  * packages of the document. */

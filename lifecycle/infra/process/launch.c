@@ -17,6 +17,13 @@
 #include "libtrack/sandbox/sandbox.h"
 #include "lifecycle/infra/process/internal.h"
 
+#define LAUNCHER "/run/racetrack/job_launch"
+#define SLIRP    "/usr/bin/slirp4netns"
+#define TUN      "/dev/net/tun"
+
+/* Of the child, beside standard output and the listening socket. */
+enum { LISTEN_FD = 3, ENV_FD, STATUS_FD, RESOLVER_FD };
+
 /* Listens on 127.0.0.1, on the former port when it is free, so that a restart keeps the address. */
 static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err *err)
 {
@@ -44,26 +51,57 @@ static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err 
     return ret;
 }
 
-static void sandbox_args(const struct process_target *p, struct trk_args *args)
+/* What the sandbox of a job is made of; zeroed: that of the probe. */
+struct confinement {
+    uint64_t tmp_bytes;
+    bool is_outside;
+    struct job_gateway gateway;
+};
+
+static void sandbox_args(const struct process_target *p, const struct confinement *c,
+                         struct trk_args *args)
 {
     const struct trk_sandbox sandbox = {.hidden = p->state_dir,
                                         .with_opt = true,
                                         .with_cpus = true,
                                         .may_change_user = p->change_user,
-                                        .status_fd = 5};
+                                        .may_make_network = true,
+                                        .tmp_bytes_max = c->tmp_bytes,
+                                        .status_fd = STATUS_FD};
     trk_sandbox_begin(&sandbox, args);
     if (!trk_str_has_prefix(p->wrapper_dir, "/usr/")) {
         trk_sandbox_show(args, p->wrapper_dir, p->wrapper_dir, false);
     }
-    trk_sandbox_show(args, p->launcher, "/run/racetrack/job_launch", false);
+    trk_sandbox_show(args, p->launcher, LAUNCHER, false);
     trk_sandbox_parents(args, JOB_CODE_DIR);
+    if (c->is_outside) {
+        trk_autofree char *resolver = realpath("/etc/resolv.conf", NULL);
+        TRK_ARGS_ADD(args, "--dev-bind", TUN, TUN);
+        if (resolver != NULL) {
+            trk_args_add(args, "--ro-bind-data");
+            trk_args_addf(args, "%d", RESOLVER_FD);
+            trk_args_add(args, resolver);
+        }
+    }
 }
 
-static void launcher_args(const struct process_target *p, struct trk_args *args)
+static void launcher_args(const struct process_target *p, const struct confinement *c,
+                          struct trk_args *args)
 {
-    TRK_ARGS_ADD(args, "--", "/run/racetrack/job_launch", "4");
-    trk_args_addf(args, "%ld", p->change_user ? (long)p->uid : -1L);
-    trk_args_addf(args, "%ld", p->change_user ? (long)p->gid : -1L);
+    TRK_ARGS_ADD(args, "--", LAUNCHER);
+    trk_args_addf(args, "env=%d", ENV_FD);
+    if (p->change_user) {
+        trk_args_addf(args, "uid=%ld", (long)p->uid);
+        trk_args_addf(args, "gid=%ld", (long)p->gid);
+    }
+    trk_args_addf(args, "files=%lld", (long long)p->limits.files);
+    trk_args_addf(args, "log_rate=%lld", (long long)p->limits.log_bytes_s);
+    trk_args_addf(args, "network=%s", c->is_outside ? "outside" : "alone");
+    if (c->gateway.address[0] != '\0') {
+        trk_args_addf(args, "pub=%s", c->gateway.address);
+        trk_args_addf(args, "pub_port=%d", c->gateway.port);
+    }
+    trk_args_add(args, "--");
 }
 
 /* The wrapper with the image's entrypoint arguments. */
@@ -80,53 +118,6 @@ static void wrapper_args(const struct process_target *p, const json_t *doc, cons
     if (packages != NULL) {
         TRK_ARGS_ADD(args, "--packages", packages);
     }
-}
-
-/* Unless the buffer has a variable of that name. */
-static void add_unless_given(struct trk_buf *buf, const char *entry)
-{
-    size_t name = strcspn(entry, "=") + 1;
-    for (size_t at = 0; at < buf->len; at += strlen(buf->data + at) + 1) {
-        if (strncmp(buf->data + at, entry, name) == 0) {
-            return;
-        }
-    }
-    (void)trk_buf_add(buf, entry, strlen(entry) + 1);
-}
-
-/* The sealed environment of the document as "K=V\0…" bytes, with the image's and what every job
- * has. */
-static int open_env(const struct process_target *p, const char *id, const json_t *doc,
-                    struct trk_buf *buf, struct trk_err *err)
-{
-    const char *sealed = workload_text(doc, "env");
-    trk_autofree void *bytes = NULL, *plain = NULL;
-    size_t len, plain_len;
-    if (trk_base64_decode(sealed, strlen(sealed), &bytes, &len, err) < 0 ||
-        trk_unseal(p->secret_key, id, bytes, len, &plain, &plain_len, err) < 0) {
-        return trk_err_wrap(err, "opening the environment of generation %s", id);
-    }
-    static const char *const defaults[] = {"PATH=/usr/local/bin:/usr/bin:/bin", "HOME=/tmp",
-                                           "LANG=C.UTF-8"};
-    /* The mark first: whoever looks for it need not read all of a long environment. */
-    (void)trk_buf_addf(buf, "%s=%s", JOB_MARK, id);
-    (void)trk_buf_addc(buf, '\0');
-    (void)trk_buf_add(buf, plain, plain_len);
-    const json_t *image_env = json_object_get(doc, "image_env");
-    for (size_t i = 0; i < json_array_size(image_env); i++) {
-        const char *entry = json_string_value(json_array_get(image_env, i));
-        if (entry != NULL) {
-            add_unless_given(buf, entry);
-        }
-    }
-    for (size_t i = 0; i < TRK_COUNT(defaults); i++) {
-        add_unless_given(buf, defaults[i]);
-    }
-    if (buf->failed) {
-        return trk_err_set(err, TRK_TOO_LARGE, "the job's environment exceeds %zu bytes",
-                           buf->cap_bytes);
-    }
-    return 0;
 }
 
 static int memory_file(const char *name, const void *bytes, size_t len, struct trk_err *err)
@@ -149,7 +140,8 @@ struct start {
     const char **env; /* pointers into env_bytes, or the sandbox's own short one */
     char *code_dir, *mark;
     char *cgroup_files[TRK_CGROUP_PATHS_MAX];
-    int listen_fd, env_fd, log_fd, status_fd;
+    struct confinement confinement;
+    int listen_fd, env_fd, log_fd, status_fd, resolver_fd;
     int gate[2];
     int64_t port;
 };
@@ -164,7 +156,8 @@ static void start_fini(struct start *s)
     for (size_t i = 0; i < TRK_CGROUP_PATHS_MAX; i++) {
         free(s->cgroup_files[i]);
     }
-    const int fds[] = {s->listen_fd, s->env_fd, s->log_fd, s->status_fd, s->gate[0], s->gate[1]};
+    const int fds[] = {s->listen_fd,   s->env_fd,  s->log_fd, s->status_fd,
+                       s->resolver_fd, s->gate[0], s->gate[1]};
     for (size_t i = 0; i < TRK_COUNT(fds); i++) {
         if (fds[i] >= 0) {
             (void)close(fds[i]);
@@ -194,16 +187,19 @@ static int open_files(struct process_target *p, const char *id, struct start *s,
 static int make_sandboxed(struct process_target *p, const char *id, const json_t *doc,
                           const char *packages, struct start *s, struct trk_err *err)
 {
-    sandbox_args(p, &s->args);
+    static const char resolver[] = "nameserver 10.0.2.3\n"; /* slirp4netns's own */
+    sandbox_args(p, &s->confinement, &s->args);
     TRK_ARGS_ADD(&s->args, "--bind", s->code_dir, JOB_CODE_DIR, "--chdir", JOB_CODE_DIR);
     if (packages[0] != '\0') {
         TRK_ARGS_ADD(&s->args, "--ro-bind", packages, JOB_PACKAGES_DIR);
     }
-    launcher_args(p, &s->args);
+    launcher_args(p, &s->confinement, &s->args);
     wrapper_args(p, doc, packages[0] != '\0' ? JOB_PACKAGES_DIR : NULL, &s->args);
+    trk_args_add(&s->args, "--own-tmp");
     s->env_fd = memory_file("env", s->env_bytes.data, s->env_bytes.len, err);
-    if (s->env_fd < 0) {
-        return s->env_fd;
+    s->resolver_fd = memory_file("resolver", resolver, strlen(resolver), err);
+    if (s->env_fd < 0 || s->resolver_fd < 0) {
+        return err->code;
     }
     s->mark = trk_xasprintf("%s=%s", JOB_MARK, id);
     s->env = trk_xcalloc(3, sizeof(s->env[0]));
@@ -227,6 +223,30 @@ static void make_plain(struct process_target *p, const json_t *doc, const char *
     }
 }
 
+/* What cannot be given is refused. */
+static int confine(struct process_target *p, const json_t *doc, struct confinement *ret,
+                   struct trk_err *err)
+{
+    if (!p->is_sandboxed) {
+        return 0;
+    }
+    int rc = process_check_sandbox(p, err);
+    if (rc < 0) {
+        return rc;
+    }
+    int64_t memory = workload_int(doc, "memory_max_bytes"), tmp = p->limits.tmp_bytes;
+    ret->tmp_bytes = (uint64_t)(memory > 0 && memory / 2 < tmp ? memory / 2 : tmp);
+    ret->is_outside = strcmp(workload_text(doc, "network"), "outside") == 0;
+    if (ret->is_outside && (access(SLIRP, X_OK) < 0 || access(TUN, F_OK) < 0)) {
+        return trk_err_set(err, TRK_INVALID,
+                           "network: outside cannot be given: %s is missing on the host of the "
+                           "jobs%s",
+                           access(SLIRP, X_OK) < 0 ? SLIRP : TUN,
+                           access(SLIRP, X_OK) < 0 ? " (apt-get install slirp4netns)" : "");
+    }
+    return 0;
+}
+
 static int start_make(struct process_target *p, const char *id, const json_t *doc, struct start *s,
                       struct trk_err *err)
 {
@@ -236,16 +256,19 @@ static int start_make(struct process_target *p, const char *id, const json_t *do
     if (s->listen_fd < 0) {
         return s->listen_fd;
     }
-    if (open_files(p, id, s, err) < 0 || open_env(p, id, doc, &s->env_bytes, err) < 0) {
+    if (open_files(p, id, s, err) < 0 || confine(p, doc, &s->confinement, err) < 0 ||
+        process_env_open(p, id, doc, p->is_sandboxed ? &s->confinement.gateway : NULL,
+                         &s->env_bytes, err) < 0) {
         return err->code;
     }
     const struct trk_cgroup_limits limits = {.memory_bytes = workload_int(doc, "memory_max_bytes"),
-                                             .cpu_milli = workload_int(doc, "cpu_max_milli")};
+                                             .cpu_milli = workload_int(doc, "cpu_max_milli"),
+                                             .pids = p->limits.pids};
     if (trk_cgroups_make(&p->cgroups, id, &limits, s->cgroup_files, err) < 0) {
         trk_log_warn("limits of a job are not enforced", "generation", id, "error", err->text,
                      NULL);
     }
-    if (p->use_bwrap) {
+    if (p->is_sandboxed) {
         return make_sandboxed(p, id, doc, packages, s, err);
     }
     make_plain(p, doc, packages, s);
@@ -259,17 +282,20 @@ static int start_run(struct process_target *p, const char *id, json_t *doc, stru
 {
     struct trk_proc_options o;
     trk_proc_options_init(&o);
-    const struct trk_proc_fd fds[] = {{s->listen_fd, 3}, {s->env_fd, 4}, {s->status_fd, 5}};
+    const struct trk_proc_fd fds[] = {{s->listen_fd, LISTEN_FD},
+                                      {s->env_fd, ENV_FD},
+                                      {s->status_fd, STATUS_FD},
+                                      {s->resolver_fd, RESOLVER_FD}};
     o.argv = (const char *const *)s->args.items;
     o.env = s->env;
-    o.cwd = p->use_bwrap ? "/" : s->code_dir;
+    o.cwd = p->is_sandboxed ? "/" : s->code_dir;
     o.fds = fds;
-    o.fd_count = p->use_bwrap ? 3 : 1;
+    o.fd_count = p->is_sandboxed ? TRK_COUNT(fds) : 1;
     o.stdout_fd = s->log_fd;
     o.stderr_fd = s->log_fd;
     o.new_session = true;
-    o.detach = p->use_bwrap; /* bubblewrap's own parent-death signal must mean bubblewrap only */
-    o.change_user = p->change_user && !p->use_bwrap;
+    o.detach = p->is_sandboxed; /* bubblewrap's own parent-death signal must mean bubblewrap only */
+    o.change_user = p->change_user && !p->is_sandboxed;
     o.uid = p->uid;
     o.gid = p->gid;
     o.cgroup_procs = s->cgroup_files[0] != NULL ? (const char *const *)s->cgroup_files : NULL;
@@ -282,7 +308,7 @@ static int start_run(struct process_target *p, const char *id, json_t *doc, stru
     snprintf(address, sizeof(address), "127.0.0.1:%d", (int)s->port);
     workload_set_text(doc, "state", STATE_RUNNING);
     workload_set_text(doc, "boot_id", p->boot_id);
-    workload_set_text(doc, "sandbox", p->use_bwrap ? "bwrap" : "none");
+    workload_set_text(doc, "sandbox", p->is_sandboxed ? "bwrap" : "none");
     workload_set_text(doc, "address", address);
     workload_set_int(doc, "port", s->port);
     workload_set_int(doc, "pid", proc.pid);
@@ -302,8 +328,12 @@ static int start_run(struct process_target *p, const char *id, json_t *doc, stru
 
 int process_launch(struct process_target *p, const char *id, json_t *doc, struct trk_err *err)
 {
-    struct start start = {
-        .listen_fd = -1, .env_fd = -1, .log_fd = -1, .status_fd = -1, .gate = {-1, -1}};
+    struct start start = {.listen_fd = -1,
+                          .env_fd = -1,
+                          .log_fd = -1,
+                          .status_fd = -1,
+                          .resolver_fd = -1,
+                          .gate = {-1, -1}};
     trk_buf_init(&start.env_bytes, 2 << 20);
     int rc = start_make(p, id, doc, &start, err);
     if (rc == 0) {
@@ -314,23 +344,45 @@ int process_launch(struct process_target *p, const char *id, json_t *doc, struct
 }
 
 /* The very sandbox of a job, with `test` in it. */
-int process_probe_bwrap(struct process_target *p, struct trk_err *err)
+static int probe(const struct process_target *p, struct trk_err *err)
 {
     TRK_ARGS_AUTO(args);
+    const struct confinement none = {0};
     trk_autoclose int env_fd = memory_file("env", "A=1", 4, err);
     trk_autoclose int status_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
     if (env_fd < 0) {
         return env_fd;
     }
-    sandbox_args(p, &args);
-    launcher_args(p, &args);
+    if (access(p->launcher, X_OK) < 0) {
+        return trk_err_errno(err, errno, "%s", p->launcher);
+    }
+    sandbox_args(p, &none, &args);
+    launcher_args(p, &none, &args);
     TRK_ARGS_ADD(&args, "/usr/bin/test", "-x", p->wrapper);
     struct trk_proc_options o;
     trk_proc_options_init(&o);
-    const struct trk_proc_fd fds[] = {{env_fd, 4}, {status_fd, 5}};
+    const struct trk_proc_fd fds[] = {{env_fd, ENV_FD}, {status_fd, STATUS_FD}};
     o.argv = (const char *const *)args.items;
     o.fds = fds;
     o.fd_count = 2;
     o.cwd = "/";
     return trk_sandbox_probe(&o, err);
+}
+
+/* Once it works it is taken to work; until then it is tried at every start. */
+int process_check_sandbox(struct process_target *p, struct trk_err *err)
+{
+    int rc = 0;
+    pthread_mutex_lock(&p->mutex);
+    if (p->is_sandboxed && !p->sandbox_works) {
+        rc = probe(p, err);
+        p->sandbox_works = rc == 0;
+    }
+    pthread_mutex_unlock(&p->mutex);
+    /* Not "unavailable": to try again is of no use until the operator has done something. */
+    return rc < 0 ? trk_err_set(err, TRK_INVALID,
+                                "jobs are refused, because their sandbox does not work here: %.*s. "
+                                "(PROCESS_SANDBOX=off of lifecycle runs them without one.)",
+                                2000, err->text)
+                  : 0;
 }

@@ -1,6 +1,7 @@
 /*
  * process.h - the infrastructure target `process`: jobs as processes of this host, without a
- * container engine, in bubblewrap where that works.
+ * container engine, each in a sandbox (bubblewrap) with a network of its own, from which it reaches
+ * the gateway and, when its manifest says so, the world outside, but nothing else on this host.
  *
  * Every generation has a folder jobs/<generation_id>/ in the state folder: workload.json (what
  * runs, written atomically before anything is executed), output.log, status.json (the exit status
@@ -19,15 +20,23 @@
 
 #include "lifecycle/infra/target.h"
 
+struct infra_process_limits { /* of one job, beside its memory and CPU; 0: none */
+    int64_t pids;             /* processes and threads */
+    int64_t files;            /* open ones */
+    int64_t tmp_bytes;        /* /tmp, and /dev/shm */
+    int64_t disk_bytes;       /* its project folder */
+    int64_t log_bytes_s;      /* its output */
+};
 struct infra_process_options {
     const char *state_dir;       /* $RACETRACK_STATE; absolute */
     const char *wrapper;         /* path of job_wrapper */
     const char *launcher;        /* path of job_launcher; NULL: beside this executable */
-    const char *sandbox;         /* auto | bwrap | none */
+    bool is_sandboxed;           /* where the sandbox does not work, jobs are refused */
     const char *job_user;        /* name or number; used when lifecycle runs as root; "": stay */
     const char *image_store_url; /* http://127.0.0.1:7201 */
     const char *token;           /* shown to the image store; secret */
     const char *secret_key;      /* seals the environment at rest; secret */
+    struct infra_process_limits limits;
 };
 /* Makes the folders, probes the sandbox and the control groups, finds what runs, starts the watcher
  * thread. */

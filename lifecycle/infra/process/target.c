@@ -80,6 +80,7 @@ static json_t *make_doc(const struct infra_generation_spec *spec)
     workload_set_text(doc, "state", STATE_PREPARING);
     workload_set_int(doc, "memory_max_bytes", spec->memory_max_bytes);
     workload_set_int(doc, "cpu_max_milli", spec->cpu_max_milli);
+    workload_set_text(doc, "network", spec->network != NULL ? spec->network : "none");
     return doc;
 }
 
@@ -415,37 +416,38 @@ static int find_programs(struct process_target *p, const struct infra_process_op
     return 0;
 }
 
-static int choose_sandbox(struct process_target *p, const char *sandbox, struct trk_err *err)
+/* Without a sandbox the other user has to reach the wrapper where it lies. */
+static int choose_plain_user(struct process_target *p, struct trk_err *err)
 {
-    if (strcmp(sandbox, "none") != 0) {
-        struct trk_err why = {0};
-        int rc = access(p->launcher, X_OK) == 0 ? process_probe_bwrap(p, &why)
-                                                : trk_err_errno(&why, errno, "%s", p->launcher);
-        p->use_bwrap = rc == 0;
-        if (rc < 0 && strcmp(sandbox, "bwrap") == 0) {
-            return trk_err_set(err, TRK_UNAVAILABLE,
-                               "process_sandbox is bwrap, but bubblewrap does not work here: %s",
-                               why.text);
-        }
-        if (rc < 0) {
-            trk_log_warn("jobs run without a sandbox", "reason", why.text, NULL);
-        }
+    struct trk_proc_options o;
+    trk_proc_options_init(&o);
+    const char *const argv[] = {"/usr/bin/test", "-x", p->wrapper, NULL};
+    int code = -1;
+    o.argv = argv;
+    o.change_user = true;
+    o.uid = p->uid;
+    o.gid = p->gid;
+    if (p->change_user &&
+        (trk_proc_run(&o, NULL, 0, 5000, NULL, NULL, NULL, NULL, &code, err) < 0 || code != 0)) {
+        p->change_user = false;
+        trk_log_warn("jobs run as lifecycle's own user: process_job_user cannot reach the wrapper",
+                     "wrapper", p->wrapper, NULL);
     }
-    if (!p->use_bwrap && p->change_user) {
-        struct trk_proc_options o;
-        trk_proc_options_init(&o);
-        const char *const argv[] = {"/usr/bin/test", "-x", p->wrapper, NULL};
-        int code = -1;
-        o.argv = argv;
-        o.change_user = true;
-        o.uid = p->uid;
-        o.gid = p->gid;
-        if (trk_proc_run(&o, NULL, 0, 5000, NULL, NULL, NULL, NULL, &code, err) < 0 || code != 0) {
-            p->change_user = false;
-            trk_log_warn(
-                "jobs run as lifecycle's own user: process_job_user cannot reach the wrapper",
-                "wrapper", p->wrapper, NULL);
-        }
+    return 0;
+}
+
+/* What runs goes on running in any case. */
+static int choose_sandbox(struct process_target *p, struct trk_err *err)
+{
+    struct trk_err why = {0};
+    if (!p->is_sandboxed) {
+        trk_log_warn("jobs run without a sandbox and without limits of disk, open files and output,"
+                     " and reach every port of this host: PROCESS_SANDBOX is off",
+                     NULL);
+        return choose_plain_user(p, err);
+    }
+    if (process_check_sandbox(p, &why) < 0) {
+        trk_log_error(why.text, NULL);
     }
     return 0;
 }
@@ -469,6 +471,8 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
     p->image_store_url = trk_xstrdup(o->image_store_url);
     p->token = trk_xstrdup(o->token);
     p->secret_key = trk_xstrdup(o->secret_key);
+    p->is_sandboxed = o->is_sandboxed;
+    p->limits = o->limits;
     p->target = (struct infra_target){
         .name = "process",
         .state = p,
@@ -487,13 +491,15 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
         rc = find_user(p, o->job_user, err);
     }
     if (rc == 0) {
-        rc = choose_sandbox(p, o->sandbox, err);
+        rc = choose_sandbox(p, err);
     }
     if (rc == 0) {
         trk_cgroups_detect(&p->cgroups);
         if (p->cgroups.version == 0) {
             trk_log_warn(
-                "memory and CPU limits of jobs are not enforced: no writable control groups", NULL);
+                "limits of memory, CPU and processes of jobs are not enforced: no writable control "
+                "groups",
+                NULL);
         }
         p->wake_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
         p->is_watching = pthread_create(&p->watcher, NULL, process_watch, p) == 0;

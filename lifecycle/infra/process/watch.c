@@ -9,12 +9,15 @@
 #include <sys/eventfd.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <sys/wait.h>
 
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/base/str.h"
+#include "libtrack/base/tree.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/infra/process/internal.h"
 
@@ -26,6 +29,8 @@ enum {
     LOG_BYTES_MAX = 10 << 20,
     FLOOD_MS = 50, /* until the next look at a log that grows so fast */
     COLLECT_MS = 600000,
+    DISK_LOOK_NS = 10000000, /* of looking into folders at once */
+    DISK_LEFT_PART = 20,     /* less than so much of the disk is left */
 };
 
 /* 128+n or n, as bubblewrap wrote it down; -1 when it did not. */
@@ -68,6 +73,13 @@ static void add_last_output(const struct process_target *p, const char *id, stru
 static void describe_exit(const struct process_target *p, const char *id, const json_t *doc,
                           struct trk_buf *buf)
 {
+    if (json_is_true(json_object_get(doc, "is_full"))) {
+        (void)trk_buf_addf(buf,
+                           "its project folder holds more than %s (process_disk_max): started "
+                           "anew with the folder as it was deployed",
+                           trk_size_text((uint64_t)p->limits.disk_bytes).text);
+        return;
+    }
     int code = strcmp(workload_text(doc, "sandbox"), "bwrap") == 0 ? sandbox_exit_code(p, id)
                                                                    : plain_exit_code(doc);
     int64_t oom_kills = trk_cgroups_oom_kills(&p->cgroups, id);
@@ -126,11 +138,29 @@ void process_note_exit(struct process_target *p, const char *id, json_t *doc)
     trk_buf_fini(&reason);
 }
 
+/* What has filled its folder gets it as it was deployed. */
+static int renew_folder(struct process_target *p, const char *id, json_t *doc, struct trk_err *err)
+{
+    if (!json_is_true(json_object_get(doc, "is_full"))) {
+        return 0;
+    }
+    trk_autofree char *code = workload_path(p, id, "src/job");
+    const struct infra_generation_spec spec = {.generation_id = id,
+                                               .image_name = workload_text(doc, "image_name"),
+                                               .image_digest = workload_text(doc, "image_digest")};
+    int rc = trk_rm_rf(code, err);
+    rc = rc == 0 ? process_image_fetch(p, &spec, doc, err) : rc;
+    if (rc == 0) {
+        (void)json_object_del(doc, "is_full");
+    }
+    return rc;
+}
+
 static void start_again(struct process_target *p, const char *id, json_t *doc)
 {
     struct trk_err err = {0};
     workload_set_int(doc, "restarts", workload_int(doc, "restarts") + 1);
-    if (process_launch(p, id, doc, &err) < 0) {
+    if (renew_folder(p, id, doc, &err) < 0 || process_launch(p, id, doc, &err) < 0) {
         int64_t failures = workload_int(doc, "failures") + 1;
         workload_set_text(doc, "state", STATE_BACKOFF);
         workload_set_text(doc, "reason", err.text);
@@ -186,6 +216,39 @@ static bool bound_log(const struct process_target *p, const char *id)
     }
     may_fail(ftruncate(in, 0));
     return is_flood;
+}
+
+/* Ends a job that has filled its folder. */
+static void bound_disk(struct process_target *p, const char *id)
+{
+    trk_autofree char *code = workload_path(p, id, "src/job");
+    struct trk_tree_usage usage = {0};
+    int rc = trk_tree_measure(code, &usage, NULL);
+    if (rc == TRK_UNAVAILABLE || (rc == 0 && usage.bytes <= (uint64_t)p->limits.disk_bytes)) {
+        return;
+    }
+    trk_autoclose int lock = -1;
+    json_auto_t *doc = NULL;
+    if (workload_lock_known(p, id, &lock, &doc, NULL) == 0 && workload_is(doc, STATE_RUNNING)) {
+        (void)json_object_set_new(doc, "is_full", json_true());
+        process_note_exit(p, id, doc);
+    }
+}
+
+/* A few folders a turn, so that large ones take little of the watcher's time; all of them when the
+ * disk is nearly full. */
+static void bound_disks(struct process_target *p, char (*ids)[40], size_t count, size_t *next)
+{
+    struct statvfs fs;
+    int64_t began_ns = trk_now_ns();
+    bool is_urgent = statvfs(p->jobs_dir, &fs) == 0 && fs.f_bavail < fs.f_blocks / DISK_LEFT_PART;
+    for (size_t i = 0; i < count && p->is_sandboxed && p->limits.disk_bytes > 0; i++) {
+        bound_disk(p, ids[*next % count]);
+        *next = (*next + 1) % count;
+        if (!is_urgent && trk_now_ns() - began_ns > DISK_LOOK_NS) {
+            break;
+        }
+    }
 }
 
 /* What one generation needs now; *ret_due_ms: when to look again at the latest (wall clock). */
@@ -271,6 +334,7 @@ void *process_watch(void *target)
 {
     struct process_target *p = target;
     int64_t collect_at = trk_now_ns() + COLLECT_MS * TRK_NS_PER_MS;
+    size_t next_disk = 0;
     while (!__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) {
         trk_autofree char(*ids)[40] = NULL;
         size_t count = 0;
@@ -285,6 +349,7 @@ void *process_watch(void *target)
                 due_ms = trk_wall_ms() + FLOOD_MS;
             }
         }
+        bound_disks(p, ids, count, &next_disk);
         if (trk_now_ns() > collect_at) {
             process_layers_collect(p);
             collect_at = trk_now_ns() + COLLECT_MS * TRK_NS_PER_MS;

@@ -304,7 +304,7 @@ static struct lifecycle lc;
 
 static char text_empty[] = "", text_limit[] = "8Gi", text_min[] = "256Mi", text_max[] = "1Gi",
             text_cpu[] = "100m", text_pub[] = "http://127.0.0.1:7205/pub", text_tracing[] = "X-T",
-            text_caller[] = "X-C";
+            text_caller[] = "X-C", text_none[] = "none";
 
 static void make_lifecycle(const char *conninfo)
 {
@@ -325,6 +325,8 @@ static void make_lifecycle(const char *conninfo)
         .default_job_memory_max = text_max,
         .default_job_cpu_min = text_cpu,
         .default_job_cpu_max = text_cpu,
+        .default_job_network = text_none,
+        .max_job_network = text_none,
         .reconciliation_loop = true,
         .supervisor_interval_ms = 50,
         .health_probe_interval_s = 1,
@@ -979,8 +981,10 @@ START_TEST(wrong_manifests_list_every_fault)
                               json_pack("{s:s, s:s}", "memory_max", "9Gi", "cpu_min", "30"));
     json_auto_t *secrets = json_pack("{s:{s:s}}", "runtime_env", "PUB_URL", "x");
     request.secret_vars = secrets;
+    (void)json_object_set_new(m, "network", json_string("outside"));
     ck_assert_int_eq(deploy_submit(&lc, &who, &request, &id, &err), TRK_SCHEMA);
     ck_assert_msg(strstr(err.text, "resources.memory_max: must not be more than 8Gi") != NULL &&
+                      strstr(err.text, "network: must be none") != NULL &&
                       strstr(err.text, "secret runtime variables.PUB_URL") != NULL,
                   "%s", err.text);
     who.type = TRK_SUBJECT_INTERNAL;

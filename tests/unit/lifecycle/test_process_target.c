@@ -212,7 +212,7 @@ static void put_image(const char *behaviour, size_t code_size)
     image_digest = digest;
 }
 
-static void start_target(const char *sandbox)
+static void start_target_with(const char *sandbox, const char *launcher_name)
 {
     struct trk_err err = {0};
     trk_autofree char *state = path_of("state");
@@ -222,17 +222,22 @@ static void start_target(const char *sandbox)
     for (int i = 0; i < 4; i++) {
         *strrchr(launcher, '/') = '\0';
     }
-    launcher_path = trk_xasprintf("%s/bin/job_launch", launcher);
+    launcher_path = trk_xasprintf("%s/bin/%s", launcher, launcher_name);
     struct infra_process_options options = {.state_dir = state,
                                             .wrapper = "/proc/self/exe",
                                             .launcher = launcher_path,
-                                            .sandbox = sandbox,
+                                            .is_sandboxed = strcmp(sandbox, "bwrap") == 0,
                                             .job_user = "65534",
                                             .image_store_url = store_url,
                                             .token = "token",
                                             .secret_key = SECRET};
     int rc = infra_process_new(&options, &target, &err);
     ck_assert_msg(rc == 0, "%s", err.text);
+}
+
+static void start_target(const char *sandbox)
+{
+    start_target_with(sandbox, "job_launch");
 }
 
 /* A sandbox that does not work on this machine (no user namespaces, say) is no failure of ours. */
@@ -315,6 +320,23 @@ static void wait_state(const char *id, enum infra_state state, struct infra_obse
         trk_sleep_ms(5);
     } while (trk_now_ns() < deadline);
     ck_abort_msg("state is %d, not %d: %s", (int)ret->state, (int)state, ret->reason);
+}
+
+/* The generation's output once `text` is in it; owned. */
+static char *wait_log(const char *id, const char *text)
+{
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    for (;;) {
+        struct trk_buf logs;
+        trk_buf_init(&logs, 1 << 20);
+        ck_assert_int_eq(target->logs(target, id, 0, &logs, NULL), 0);
+        if (logs.len > 0 && strstr(logs.data, text) != NULL) {
+            return trk_buf_steal(&logs, NULL);
+        }
+        ck_assert_msg(trk_now_ns() < deadline, "output: %s", logs.len > 0 ? logs.data : "");
+        trk_buf_fini(&logs);
+        trk_sleep_ms(5);
+    }
 }
 
 /* How many live processes carry the generation's mark or are the daemons it left. */
@@ -457,11 +479,8 @@ START_TEST(test_job_runs_confined_and_goes_without_a_trace)
     ck_assert_str_eq(list[0].job_name, "adder");
     free(list);
 
-    struct trk_buf logs;
-    trk_buf_init(&logs, 10000);
-    ck_assert_int_eq(target->logs(target, id, 20, &logs, NULL), 0);
-    ck_assert_str_eq(logs.data, "behaviour serve\n");
-    trk_buf_fini(&logs);
+    trk_autofree char *logs = wait_log(id, "\n");
+    ck_assert_str_eq(logs, "behaviour serve\n");
 
     /* The environment is at rest only sealed. */
     trk_autofree char *document = trk_xasprintf("%s/state/jobs/%s/workload.json", root, id);
@@ -814,6 +833,24 @@ START_TEST(test_wrong_images_and_ids_are_refused)
 }
 END_TEST
 
+START_TEST(test_without_its_sandbox_a_job_is_refused)
+{
+    static const char *const problems[] = {"bubblewrap is not installed", "no_launcher"};
+    put_image("serve", 1000);
+    if (_i == 0) {
+        ck_assert_int_eq(setenv("PATH", root, 1), 0); /* of this test's own process */
+    }
+    start_target_with("bwrap", _i == 0 ? "job_launch" : "no_launcher");
+    struct infra_generation_spec spec = make_spec("bcbcbcbc-0000-4000-8000-000000000001");
+    struct infra_observation seen;
+    struct trk_err err = {0};
+    ck_assert_int_eq(target->apply(target, &spec, &seen, &err), TRK_INVALID);
+    ck_assert_msg(strstr(err.text, problems[_i]) != NULL, "%s", err.text);
+    ck_assert_msg(strstr(err.text, "PROCESS_SANDBOX=off") != NULL, "%s", err.text);
+    ck_assert_int_eq(count_processes(spec.generation_id), 0);
+}
+END_TEST
+
 START_TEST(test_environment_cannot_be_used_against_the_launcher)
 {
     /* LD_PRELOAD and friends belong to the job, never to what sets up the sandbox as root. */
@@ -832,13 +869,10 @@ START_TEST(test_environment_cannot_be_used_against_the_launcher)
     trk_autofree char *text = call(seen.address, "/");
     ck_assert_ptr_nonnull(text);
     ck_assert_ptr_nonnull(strstr(text, "env LD_PRELOAD=/src/job/evil.so"));
-    struct trk_buf logs;
-    trk_buf_init(&logs, 10000);
-    ck_assert_int_eq(target->logs(target, id, 0, &logs, NULL), 0);
     /* The dynamic linker complains once, for the wrapper itself, after the change of user. */
-    const char *complaint = strstr(logs.data, "evil.so");
-    ck_assert_msg(complaint != NULL && strstr(complaint + 7, "evil.so") == NULL, "%s", logs.data);
-    trk_buf_fini(&logs);
+    trk_autofree char *logs = wait_log(id, "behaviour serve\n");
+    const char *complaint = strstr(logs, "evil.so");
+    ck_assert_msg(complaint != NULL && strstr(complaint + 7, "evil.so") == NULL, "%s", logs);
     remove_generation(id);
 }
 END_TEST
@@ -865,6 +899,7 @@ int main(int argc, char **argv, char **env)
     tcase_add_loop_test(tcase, test_damaged_document_concerns_one_job, 0, 3);
     tcase_add_test(tcase, test_full_disk_leaves_nothing_half);
     tcase_add_test(tcase, test_wrong_images_and_ids_are_refused);
+    tcase_add_loop_test(tcase, test_without_its_sandbox_a_job_is_refused, 0, 2);
     tcase_add_test(tcase, test_environment_cannot_be_used_against_the_launcher);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
