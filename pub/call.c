@@ -2,16 +2,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libtrack/base/clock.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "pub/client.h"
 #include "pub/text.h"
 #include "pub/token.h"
 
-/* A question that is never answered outlives lifecycle's own timeout only while it is queued. */
-#define ASK_SLACK_MS  1000
-#define STALE_WAIT_MS 1000
-#define TOKEN_MAX     8192
+#define TOKEN_MAX       8192
+#define START_WAIT_MS   3000 /* for a job that has no replica yet */
+#define MOVE_WAIT_MS    250  /* for the news that a job has moved, when nobody is at its address */
+#define MOVES_MAX       3
+#define LATE_WAIT_MS    100 /* for what is refused: a grant made a moment ago may be on its way */
+#define STALENESS_MIN_S 10  /* lifecycle speaks every five */
 
 static const char job_error[] = "Proxy request error: ";
 
@@ -31,23 +34,24 @@ const struct trk_h1_request *pub_call_request(struct pub_client *c)
 void pub_call_end(struct pub_client *c, int status, bool can_reuse)
 {
     struct pub_worker *w = c->worker;
-    struct pub_decision *d = TRK_STEAL(c->decision);
+    struct pub_target *target = TRK_STEAL(c->target);
+    trk_autofree char *caller = TRK_STEAL(c->caller);
     int64_t duration = w->loop.now_ns - c->started_ns;
     if (c->up != NULL) {
         pub_up_put(TRK_STEAL(c->up), can_reuse);
     }
-    if (d == NULL) {
+    if (target == NULL) {
         return;
     }
-    pub_job_stats_done(d->stats, status, duration);
+    pub_job_stats_done(target->stats, status, duration);
     pub_add(&w->stats.counters[PUB_OVERALL_TIME_NS], (uint64_t)duration);
     if (trk_log_is_enabled(TRK_LOG_DEBUG)) {
         char text[16];
         (void)snprintf(text, sizeof(text), "%d", status);
-        trk_log_debug("call", "job", d->job, "version", d->version, "status", text, "caller",
-                      d->caller, "tracing_id", c->tracing_id, NULL);
+        trk_log_debug("call", "job", target->job, "version", target->version, "status", text,
+                      "caller", caller, "tracing_id", c->tracing_id, NULL);
     }
-    pub_decision_unref(d);
+    pub_target_unref(target);
 }
 
 static void fail(struct pub_client *c, int status, enum pub_counter counter, const char *text,
@@ -56,7 +60,7 @@ static void fail(struct pub_client *c, int status, enum pub_counter counter, con
     struct pub_worker *w = c->worker;
     pub_stat(&w->stats, PUB_ERRORS);
     pub_stat(&w->stats, counter);
-    trk_log_error(text, "detail", detail, "job", c->decision->job, "version", c->decision->version,
+    trk_log_error(text, "detail", detail, "job", c->target->job, "version", c->target->version,
                   "tracing_id", c->tracing_id, NULL);
     if (c->up != NULL) {
         pub_up_put(TRK_STEAL(c->up), false);
@@ -78,33 +82,7 @@ void pub_call_cancel(struct pub_client *c)
 
 /* -- getting to the job -- */
 
-static void start_ask(struct pub_client *c, bool must_ask);
-
-/* The host with the fewest calls among those that did not fail lately, in turn. */
-static struct pub_host *choose_host(struct pub_client *c)
-{
-    struct pub_decision *d = c->decision;
-    if (d->host_count == 1) {
-        return d->hosts[0];
-    }
-    int64_t now = c->worker->loop.now_ns;
-    struct pub_host *best = NULL;
-    unsigned first = d->next_host++;
-    for (size_t i = 0; i < d->host_count; i++) {
-        struct pub_host *h = d->hosts[(first + i) % d->host_count];
-        bool is_better = best == NULL;
-        if (!is_better && (h->failed_until_ns > now) != (best->failed_until_ns > now)) {
-            is_better = best->failed_until_ns > now;
-        } else if (!is_better) {
-            is_better = h->active < best->active;
-        }
-        if (is_better) {
-            best = h;
-        }
-    }
-    return best;
-}
-
+static void decide(struct pub_client *c);
 static void connect_failed(struct pub_client *c, int error);
 
 static void on_up(struct pub_up *up)
@@ -122,7 +100,7 @@ static void on_up(struct pub_up *up)
 
 static void connect_to_job(struct pub_client *c, bool fresh)
 {
-    c->up = pub_up_get(choose_host(c), fresh, on_up, c);
+    c->up = pub_up_get(pub_target_host(c->target, c->worker->loop.now_ns), fresh, on_up, c);
     if (c->up->state == PUB_UP_OPEN) {
         pub_exchange_begin(c);
     } else if (c->up->state == PUB_UP_FAILED) {
@@ -133,31 +111,29 @@ static void connect_to_job(struct pub_client *c, bool fresh)
     }
 }
 
-/* Nothing was sent: another replica, then what lifecycle says now, then an error. */
-static void connect_failed(struct pub_client *c, int error)
+static void nobody_there(struct pub_client *c)
 {
-    struct pub_worker *w = c->worker;
-    pub_host_failed(c->up->host);
-    pub_up_put(TRK_STEAL(c->up), false);
-    if (++c->hosts_tried < c->decision->host_count) {
-        connect_to_job(c, false);
-        return;
-    }
-    if (!c->has_asked_again) {
-        c->has_asked_again = true;
-        c->hosts_tried = 0;
-        pub_cache_remove(&w->cache, c->decision);
-        start_ask(c, true);
-        return;
-    }
-    if (error == ETIMEDOUT) {
+    if (c->error == ETIMEDOUT) {
         fail(c, 504, PUB_DEADLINE, "request to a job timed out", "connecting");
     } else {
         fail(c, 502, PUB_CONNECTION_REFUSED,
-             error == ECONNREFUSED ? "connection refused to a target job (job may be dead)"
-                                   : "connection failed to a target job (job may be dead)",
-             strerror(error));
+             c->error == ECONNREFUSED ? "connection refused to a target job (job may be dead)"
+                                      : "connection failed to a target job (job may be dead)",
+             strerror(c->error));
     }
+}
+
+/* Nothing was sent: another replica, then what the table says now. */
+static void connect_failed(struct pub_client *c, int error)
+{
+    pub_host_failed(c->up->host);
+    pub_up_put(TRK_STEAL(c->up), false);
+    if (++c->hosts_tried < c->target->host_count) {
+        connect_to_job(c, false);
+        return;
+    }
+    c->error = error;
+    decide(c);
 }
 
 void pub_call_lost(struct pub_client *c, int error)
@@ -181,70 +157,160 @@ void pub_call_lost(struct pub_client *c, int error)
 
 /* -- authorisation -- */
 
-static void decided(struct pub_client *c, struct pub_decision *decision)
+static void refuse(struct pub_client *c, int status, const char *prefix, const char *detail)
 {
     struct pub_worker *w = c->worker;
-    pub_decision_unref(c->decision);
-    c->decision = decision;
-    if (!c->has_asked_again) {
+    c->wants_news = false;
+    pub_stat(&w->stats, PUB_REQUEST_ERRORS);
+    if (status == 401 || status == 403) {
+        pub_stat(&w->stats, PUB_AUTH_FAILED);
+    }
+    pub_reply_error(c, status, prefix, detail);
+    pub_call_end(c, status, false); /* one that had begun before its job moved */
+}
+
+static void refuse_token(struct pub_client *c, const char *why)
+{
+    char text[256];
+    bool is_told = c->worker->shared->config->auth_debug;
+    (void)snprintf(text, sizeof(text), "Unauthenticated%s%s", is_told ? ": " : "",
+                   is_told ? why : "");
+    refuse(c, 401, job_error, text);
+}
+
+static void refuse_grant(struct pub_client *c, const struct pub_question *q,
+                         const struct pub_finding *f)
+{
+    char text[1024];
+    if (c->worker->shared->config->auth_debug) {
+        (void)snprintf(text, sizeof(text),
+                       "Forbidden: no permission: %s lacks the scope call_job on %s %s %s",
+                       f->subject->caller, f->job->family->text, f->job->version, q->endpoint);
+    } else {
+        (void)snprintf(text, sizeof(text), "Forbidden: no permission to call %s %s",
+                       f->job->family->text, f->job->version);
+    }
+    refuse(c, 403, job_error, text);
+}
+
+static void refuse_version(struct pub_client *c, const struct pub_question *q,
+                           const struct pub_finding *f)
+{
+    char text[1024];
+    (void)snprintf(
+        text, sizeof(text),
+        "no job named %.*s in version %.*s (%zu deployed, none of them live and fitting)",
+        (int)q->job.len, q->job.at, (int)q->version.len, q->version.at, f->version_count);
+    refuse(c, 404, "Proxy request error: Job was not found: ", text);
+}
+
+static void refuse_verdict(struct pub_client *c, enum pub_verdict verdict,
+                           const struct pub_question *q, const struct pub_finding *f)
+{
+    char text[1024];
+    switch (verdict) {
+    case PUB_KNOWS_NOTHING:
+        refuse(c, 503, job_error,
+               "the gateway has not heard from lifecycle yet what may be called; try again in a "
+               "moment");
+        break;
+    case PUB_MAINTENANCE:
+        refuse(c, 503, job_error, "Racetrack is in maintenance mode; try again when it is over");
+        break;
+    case PUB_NO_FAMILY:
+        (void)snprintf(text, sizeof(text), "no job named %.*s", (int)q->job.len, q->job.at);
+        refuse(c, 404, "Proxy request error: Job was not found: ", text);
+        break;
+    case PUB_NO_VERSION:
+        refuse_version(c, q, f);
+        break;
+    case PUB_NO_TOKEN:
+        refuse_token(c, "auth token not found in a header X-Racetrack-Auth");
+        break;
+    case PUB_UNKNOWN_TOKEN:
+        refuse_token(c, "no such token, or it was revoked");
+        break;
+    case PUB_ENDED_TOKEN:
+        refuse_token(c, "the token has expired");
+        break;
+    case PUB_INACTIVE:
+        refuse_token(c, "this user is not active; an administrator has to activate it");
+        break;
+    default:
+        refuse_grant(c, q, f);
+        break;
+    }
+}
+
+/* The table's answer may call; what is needed of it after this turn is copied. */
+static void begin_call(struct pub_client *c, const struct pub_finding *f)
+{
+    struct pub_worker *w = c->worker;
+    struct pub_target *target = pub_target_get(&w->targets, f->job);
+    bool is_first = c->target == NULL;
+    pub_target_unref(c->target);
+    c->target = target;
+    c->wants_news = false;
+    c->hosts_tried = 0;
+    if (is_first) {
+        uint32_t now_s = (uint32_t)trk_wall_s();
+        if (f->subject != NULL) {
+            c->caller = trk_xstrdup(f->subject->caller);
+            pub_note(&((struct pub_token *)(uintptr_t)f->token)->last_s, now_s);
+        }
+        pub_note(&f->job->id->last_s, now_s);
+        (void)atomic_fetch_add_explicit(&f->job->id->calls, 1, memory_order_relaxed);
         pub_stat(&w->stats, PUB_AUTH_SUCCESSFUL);
-        pub_add(&decision->stats->requests, 1);
+        pub_add(&target->stats->requests, 1);
+    }
+    if (target->host_count == 0) {
+        fail(c, 503, PUB_CONNECTION_REFUSED, "no replica of the job has a usable address", "");
+        return;
     }
     connect_to_job(c, false);
 }
 
-static void refused(struct pub_client *c, int status, const char *text)
+/* Nothing serves the job as it is known now. News is on its way, or it is dead. */
+static void wait_for_news(struct pub_client *c, const struct pub_finding *f)
 {
-    struct pub_worker *w = c->worker;
-    char detail[1024];
-    if (c->decision != NULL) {
-        if (status < 400 || status >= 500) {
-            fail(c, 502, PUB_CONNECTION_REFUSED,
-                 "connection refused to a target job (job may be dead)", text);
-            return;
-        }
-        pub_call_end(c, status, false);
+    char text[1024];
+    if (!c->is_wait_over && !c->wants_news) {
+        c->state = PUB_CLIENT_WAIT;
+        c->wants_news = true;
+        pub_client_arm(c, c->target != NULL ? MOVE_WAIT_MS : START_WAIT_MS);
+        atomic_store(&c->worker->wants_news, true);
+        decide(c); /* once more: it may have come just before that */
+        return;
     }
-    pub_stat(&w->stats, PUB_REQUEST_ERRORS);
-    switch (status) {
-    case 401:
-    case 403:
-        pub_stat(&w->stats, PUB_AUTH_FAILED);
-        (void)snprintf(detail, sizeof(detail), "%s",
-                       status == 401 ? "Unauthenticated" : "Forbidden");
-        if (text[0] != '\0' && (status == 403 || w->shared->config->auth_debug)) {
-            (void)snprintf(detail, sizeof(detail), "%s: %s",
-                           status == 401 ? "Unauthenticated" : "Forbidden", text);
-        }
-        break;
-    case 404:
-        (void)snprintf(detail, sizeof(detail), "Job was not found: %s", text);
-        break;
-    case 503:
-        (void)snprintf(detail, sizeof(detail), "%s", text);
-        break;
-    default:
-        trk_log_error("lifecycle could not authorise a call", "error", text, "tracing_id",
-                      c->tracing_id, NULL);
-        (void)snprintf(detail, sizeof(detail), "Lifecycle is not available: %s",
-                       status >= 500 ? "it answered with an error" : text);
-        status = status >= 400 && status < 500 ? status : 500;
-        break;
+    if (!c->is_wait_over) {
+        atomic_store(&c->worker->wants_news, true);
+        return;
     }
-    pub_reply_error(c, status, job_error, detail);
+    if (c->target != NULL) {
+        nobody_there(c);
+        return;
+    }
+    (void)snprintf(text, sizeof(text),
+                   "job %s %s is %s: nothing serves it yet, try again in a moment",
+                   f->job->family->text, f->job->version, f->job->status);
+    refuse(c, 503, job_error, text);
 }
 
-static void on_answer(struct pub_waiter *waiter, struct pub_decision *decision, int status,
-                      const char *text)
+/* Whoever has just deployed a job, made a token or been granted something calls at once; the news
+ * takes a few milliseconds. Such a call is decided again once, after a moment and not before: what
+ * strangers ask costs no more than two looks. */
+static bool may_be_late(const struct pub_client *c, enum pub_verdict verdict)
 {
-    struct pub_client *c = (struct pub_client *)(void *)((char *)waiter -
-                                                         offsetof(struct pub_client, waiter));
-    if (decision != NULL) {
-        decided(c, decision);
-    } else {
-        refused(c, status, text);
-    }
-    pub_client_run(c);
+    return !c->is_wait_over && c->target == NULL && pub_feed_is_open(c->worker->shared->feed) &&
+           (verdict == PUB_NO_FAMILY || verdict == PUB_NO_VERSION || verdict == PUB_UNKNOWN_TOKEN ||
+            verdict == PUB_NOT_ALLOWED);
+}
+
+static bool is_too_old(const struct pub_worker *w)
+{
+    int64_t max_s = w->shared->config->max_staleness_s;
+    max_s = max_s > 0 && max_s < STALENESS_MIN_S ? STALENESS_MIN_S : max_s;
+    return max_s > 0 && pub_feed_age_ns(w->shared->feed, w->loop.now_ns) > max_s * TRK_NS_PER_S;
 }
 
 /* Fills what the request says; -1 when it was answered already. Slices live in the request and in
@@ -262,47 +328,56 @@ static int make_question(struct pub_client *c, struct pub_question *q, struct pu
     if (route->kind != PUB_ROUTE_JOB) {
         return 0;
     }
+    memcpy(w->endpoint, route->endpoint.at, route->endpoint.len);
+    w->endpoint[route->endpoint.len] = '\0';
     *q = (struct pub_question){.job = route->job,
                                .version = route->version,
-                               .endpoint = route->endpoint,
-                               .tracing_id = c->tracing_id};
+                               .endpoint = w->endpoint,
+                               .now_s = trk_wall_s()};
     c->rest = route->rest;
     if (pub_token_find(r, w->cookie, &q->token) < 0 || q->token.len > TOKEN_MAX) {
-        refused(c, 401, "the token has characters that no token has, or is too long");
+        refuse_token(c, "the token has characters that no token has, or is too long");
         return -1;
     }
     return 0;
 }
 
-static void ask(struct pub_client *c, struct pub_question *q)
+static void answer_question(struct pub_client *c, const struct pub_question *q)
 {
-    struct pub_worker *w = c->worker;
-    const struct pub_config *config = w->shared->config;
-    struct pub_decision *decision = NULL;
-    c->waiter.on_answer = on_answer;
-    switch (pub_ask(w, q, &c->waiter, &decision)) {
-    case PUB_ANSWERED:
-        decided(c, decision);
-        break;
-    case PUB_WAIT:
-        c->state = PUB_CLIENT_ASK;
-        pub_client_arm(c, c->waiter.stale != NULL ? STALE_WAIT_MS
-                                                  : config->lifecycle_timeout_ms + ASK_SLACK_MS);
-        break;
-    case PUB_OVERLOADED:
-        pub_stat(&w->stats, PUB_REJECTED);
-        refused(c, 503, "too many calls wait for authorisation");
-        break;
+    const struct pub_worker *w = c->worker;
+    struct pub_finding f;
+    if (is_too_old(w)) {
+        refuse(c, 503, job_error,
+               "the gateway has not heard from lifecycle for too long (PUB_MAX_STALENESS_S)");
+        return;
+    }
+    enum pub_verdict verdict = pub_table_decide(w->shared->table, q, &f);
+    if (verdict != PUB_MAY_CALL && may_be_late(c, verdict)) {
+        c->state = PUB_CLIENT_WAIT;
+        c->wants_news = false;
+        pub_client_arm(c, LATE_WAIT_MS);
+        return;
+    }
+    if (verdict != PUB_MAY_CALL) {
+        refuse_verdict(c, verdict, q, &f);
+        return;
+    }
+    bool is_same = c->target != NULL &&
+                   (c->target->serial == f.job->serial || c->moves++ >= MOVES_MAX);
+    if (is_same || f.job->replica_count == 0) {
+        wait_for_news(c, &f);
+    } else {
+        begin_call(c, &f);
     }
 }
 
-static void start_ask(struct pub_client *c, bool must_ask)
+/* Again: the table may say something else by now. */
+static void decide(struct pub_client *c)
 {
     struct pub_question q;
     struct pub_route route;
     if (make_question(c, &q, &route) == 0) {
-        q.must_ask = must_ask;
-        ask(c, &q);
+        answer_question(c, &q);
     }
 }
 
@@ -312,13 +387,20 @@ void pub_call_timeout(struct pub_client *c)
         connect_failed(c, ETIMEDOUT);
         return;
     }
-    struct pub_decision *stale = pub_ask_take_stale(c->worker, &c->waiter);
-    if (stale != NULL) {
-        decided(c, stale);
-        return;
+    c->is_wait_over = true;
+    c->wants_news = false;
+    decide(c);
+}
+
+void pub_call_news(struct pub_worker *w)
+{
+    for (struct pub_client *c = w->clients, *next; c != NULL; c = next) {
+        next = c->next;
+        if (c->wants_news) {
+            decide(c);
+            pub_client_run(c);
+        }
     }
-    pub_ask_cancel(&c->waiter);
-    refused(c, 0, "it did not answer in time");
 }
 
 /* -- a new request -- */
@@ -361,7 +443,8 @@ static void reset(struct pub_client *c, const struct trk_h1_request *r, size_t h
     c->is_upgrade = wants_websocket(r);
     c->wants_continue = r->expect_continue;
     c->hosts_tried = 0;
-    c->has_asked_again = c->has_retried = c->has_started = false;
+    c->moves = 0;
+    c->wants_news = c->is_wait_over = c->has_retried = c->has_started = false;
     c->has_response = c->job_keeps_alive = false;
     c->sent_to_job = 0;
     c->status = 0;
@@ -406,5 +489,5 @@ void pub_call_dispatch(struct pub_client *c, size_t head_len)
         pub_local(c, &route);
         return;
     }
-    ask(c, &q);
+    answer_question(c, &q);
 }

@@ -124,7 +124,6 @@ void pub_client_close(struct pub_client *c)
     struct pub_worker *w = c->worker;
     c->state = PUB_CLIENT_CLOSED;
     pub_timer_cancel(&c->timer);
-    pub_ask_cancel(&c->waiter);
     pub_call_end(c, c->status, false);
     pub_loop_close(&c->watch);
     release_buffers(c);
@@ -290,7 +289,7 @@ static bool linger(struct pub_client *c)
     return false;
 }
 
-/* Waiting for lifecycle or for a connection: only the client's going away matters. */
+/* Waiting for news or for a connection: only the client's going away matters. */
 static bool wait_on(struct pub_client *c)
 {
     if ((c->has_fin || c->has_error) && pub_client_is_gone(c)) {
@@ -307,7 +306,7 @@ void pub_client_run(struct pub_client *c)
         case PUB_CLIENT_HEAD:
             more = read_head(c);
             break;
-        case PUB_CLIENT_ASK:
+        case PUB_CLIENT_WAIT:
         case PUB_CLIENT_CONNECT:
             more = wait_on(c);
             break;
@@ -356,7 +355,7 @@ static void on_timer(struct pub_timer *timer)
         pub_head_tracing_id(c, (struct trk_h1_slice){"", 0});
         pub_reply_error(c, 408, "Bad request: ", "the request head did not come in time");
         break;
-    case PUB_CLIENT_ASK:
+    case PUB_CLIENT_WAIT:
     case PUB_CLIENT_CONNECT:
         pub_call_timeout(c);
         break;

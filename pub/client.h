@@ -9,7 +9,6 @@
 #ifndef PUB_CLIENT_H
 #define PUB_CLIENT_H
 
-#include "pub/ask.h"
 #include "pub/flow.h"
 #include "pub/path.h"
 #include "pub/worker.h"
@@ -18,7 +17,7 @@
 
 enum pub_client_state {
     PUB_CLIENT_HEAD,     /* reading a request head, or idle */
-    PUB_CLIENT_ASK,      /* lifecycle decides */
+    PUB_CLIENT_WAIT,     /* for the table to change: a job that starts, or has moved */
     PUB_CLIENT_CONNECT,  /* to the job */
     PUB_CLIENT_EXCHANGE, /* request out, response in */
     PUB_CLIENT_TUNNEL,   /* after 101 */
@@ -53,11 +52,14 @@ struct pub_client {
     char tracing_id[PUB_TRACING_SIZE];
     char peer[46];
     /* the call */
-    struct pub_waiter waiter;
-    struct pub_decision *decision;
+    struct pub_target *target;
+    char *caller; /* or NULL; owned */
     struct pub_up *up;
     size_t hosts_tried;
-    bool has_asked_again, has_retried, has_started;
+    int error; /* of the last connection that failed, errno */
+    uint8_t moves;
+    bool wants_news; /* in WAIT: decides again at each change of the table */
+    bool is_wait_over, has_retried, has_started;
     bool can_send; /* the job takes more of the request */
     struct pub_block to_job;
     uint64_t sent_to_job;
@@ -96,6 +98,8 @@ const struct trk_h1_request *pub_call_request(struct pub_client *c);
 /* The connection to the job broke before an answer came: another try, or an error answer. */
 void pub_call_lost(struct pub_client *c, int error);
 void pub_call_timeout(struct pub_client *c);
+/* The table has changed: for those who wait. */
+void pub_call_news(struct pub_worker *w);
 void pub_call_cancel(struct pub_client *c);
 /* Ends the call's accounts; gives the connection to the job back. */
 void pub_call_end(struct pub_client *c, int status, bool can_reuse);

@@ -19,7 +19,8 @@ static const struct trk_config_entry entries[] = {
     {"service_name", TRK_CONFIG_STRING, FIELD(service_name), "pub", NULL, "SERVICE_NAME", 0, 0, 0,
      "first path segment under which everything is served besides the root"},
     {"state", TRK_CONFIG_STRING, FIELD(state), "", NULL, "RACETRACK_STATE", 0, 0, 0,
-     "state folder; when set, the bound port is written to run/pub.port in it"},
+     "state folder; when set, the bound port is written to run/pub.port in it, and pub/told keeps "
+     "what lifecycle told"},
     {"profile", TRK_CONFIG_STRING, FIELD(profile), "", NULL, "RACETRACK_PROFILE", 0, 0, 0,
      "dev: public development tokens"},
     {"log_level", TRK_CONFIG_STRING, FIELD(log_level), "info", NULL, "LOG_LEVEL", 0, 0, 0,
@@ -27,10 +28,10 @@ static const struct trk_config_entry entries[] = {
     {"log_structured", TRK_CONFIG_BOOL, FIELD(log_structured), "false", NULL, "LOG_STRUCTURED", 0,
      0, 0, "one JSON object a line instead of text"},
     {"lifecycle_url", TRK_CONFIG_STRING, FIELD(lifecycle_url), "http://127.0.0.1:7202/lifecycle",
-     NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path"},
+     NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path or https"},
     {"lifecycle_auth_token", TRK_CONFIG_STRING, FIELD(lifecycle_auth_token), "", NULL,
      "LIFECYCLE_AUTH_TOKEN", 0, 0, TRK_CONFIG_SECRET,
-     "internal token for lifecycle's event stream"},
+     "internal token for lifecycle's gateway stream"},
     {"request_tracing_header", TRK_CONFIG_STRING, FIELD(tracing_header), "X-Request-Tracing-Id",
      NULL, "REQUEST_TRACING_HEADER", 0, 0, 0, "header that carries the tracing id"},
     {"caller_name_header", TRK_CONFIG_STRING, FIELD(caller_header), "X-Caller-Name", NULL,
@@ -38,15 +39,17 @@ static const struct trk_config_entry entries[] = {
     {"forward_to_protocol", TRK_CONFIG_STRING, FIELD(forward_protocol), "http", NULL,
      "FORWARD_TO_PROTOCOL", 0, 0, 0, "protocol of jobs; only http"},
     {"auth_required", TRK_CONFIG_BOOL, FIELD(auth_required), "true", NULL, "AUTH_REQUIRED", 0, 0, 0,
-     "reported by /health; calls are always authorised by lifecycle"},
+     "reported by /health; calls are always authorised"},
     {"auth_debug", TRK_CONFIG_BOOL, FIELD(auth_debug), "false", NULL, "AUTH_DEBUG", 0, 0, 0,
      "say in a 401 why a token was refused"},
-    {"cache_ttl_min", TRK_CONFIG_INT, FIELD(cache_ttl_min_s), "60", "s", "LIFECYCLE_CACHE_TTL_MIN",
-     0, 86400, 0, "age up to which a decision is reused without asking"},
-    {"cache_ttl_max", TRK_CONFIG_INT, FIELD(cache_ttl_max_s), "600", "s", "LIFECYCLE_CACHE_TTL_MAX",
-     0, 86400, 0, "age up to which a decision is reused while lifecycle cannot answer"},
-    {"cache_entries", TRK_CONFIG_INT, FIELD(cache_entries), "10000", NULL, "PUB_CACHE_ENTRIES", 16,
-     1000000, 0, "decisions kept by each thread"},
+    {"cache_ttl_min", TRK_CONFIG_INT, FIELD(unused), "0", "s", "LIFECYCLE_CACHE_TTL_MIN", 0, 86400,
+     TRK_CONFIG_DEPRECATED, "decisions are made from what lifecycle told, not cached"},
+    {"cache_ttl_max", TRK_CONFIG_INT, FIELD(unused), "0", "s", "LIFECYCLE_CACHE_TTL_MAX", 0, 86400,
+     TRK_CONFIG_DEPRECATED, "decisions are made from what lifecycle told, not cached"},
+    {"max_staleness", TRK_CONFIG_INT, FIELD(max_staleness_s), "0", "s", "PUB_MAX_STALENESS_S", 0,
+     31536000, 0,
+     "calls are answered 503 when lifecycle was not heard of for so long; 0: never; below 10 is "
+     "taken as 10, because it speaks every five seconds"},
     {"connection_max", TRK_CONFIG_INT, FIELD(connection_max), "10000", NULL, "PUB_CONNECTION_MAX",
      1, 1000000, 0, "client connections; above, new ones are answered 503"},
     {"header_timeout", TRK_CONFIG_INT, FIELD(header_timeout_ms), "10000", "ms",
@@ -61,8 +64,6 @@ static const struct trk_config_entry entries[] = {
      "PUB_CONNECT_TIMEOUT_MS", 50, DAY_MS, 0, "time to connect to a job"},
     {"response_timeout", TRK_CONFIG_INT, FIELD(response_timeout_ms), "7200000", "ms",
      "PUB_RESPONSE_TIMEOUT_MS", 50, DAY_MS, 0, "time a job may stay silent before it is given up"},
-    {"lifecycle_timeout", TRK_CONFIG_INT, FIELD(lifecycle_timeout_ms), "30000", "ms",
-     "PUB_LIFECYCLE_TIMEOUT_MS", 50, DAY_MS, 0, "time for lifecycle's answer"},
     {"upstream_idle_max", TRK_CONFIG_INT, FIELD(upstream_idle_max), "256", NULL,
      "PUB_UPSTREAM_IDLE_MAX", 0, 65536, 0,
      "idle connections kept to each replica of a job by each thread"},
@@ -77,32 +78,15 @@ const struct trk_config_table pub_config_table = {
     .count = TRK_COUNT(entries),
 };
 
-int pub_url_parse(struct pub_url *ret, const char *url, struct trk_err *err)
+int pub_config_check_url(const char *url, struct trk_err *err)
 {
-    static const char scheme[] = "http://";
-    if (strncmp(url, scheme, sizeof(scheme) - 1) != 0) {
-        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path",
-                           url);
+    static const char *const schemes[] = {"http://", "https://"};
+    for (size_t i = 0; i < TRK_COUNT(schemes); i++) {
+        size_t len = strlen(schemes[i]);
+        if (strncmp(url, schemes[i], len) == 0 && strcspn(url + len, "/?#") > 0 &&
+            strpbrk(url, "@?# \t\r\n") == NULL) {
+            return 0;
+        }
     }
-    const char *host = url + sizeof(scheme) - 1;
-    size_t host_len = strcspn(host, "/?#");
-    const char *path = host + host_len;
-    size_t path_len = strcspn(path, "?#");
-    while (path_len > 0 && path[path_len - 1] == '/') {
-        path_len--;
-    }
-    if (host_len == 0 || host_len + 8 > sizeof(ret->host) || path_len >= sizeof(ret->path) ||
-        strpbrk(url, "@ \t\r\n") != NULL) {
-        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path",
-                           url);
-    }
-    memcpy(ret->host, host, host_len);
-    ret->host[host_len] = '\0';
-    const char *bracket = strrchr(ret->host, ']');
-    if (strchr(bracket != NULL ? bracket : ret->host, ':') == NULL) {
-        memcpy(ret->host + host_len, ":80", 4);
-    }
-    memcpy(ret->path, path, path_len);
-    ret->path[path_len] = '\0';
-    return 0;
+    return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path", url);
 }

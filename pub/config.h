@@ -18,20 +18,16 @@ struct pub_config {
     char *forward_protocol;
     int64_t port, threads;
     bool auth_required, auth_debug, log_structured;
-    int64_t cache_ttl_min_s, cache_ttl_max_s, cache_entries;
+    int64_t unused; /* of settings that do nothing any more */
+    int64_t max_staleness_s;
     int64_t connection_max;
     int64_t header_timeout_ms, keepalive_timeout_ms, idle_timeout_ms, tunnel_timeout_ms;
-    int64_t connect_timeout_ms, response_timeout_ms, lifecycle_timeout_ms;
+    int64_t connect_timeout_ms, response_timeout_ms;
     int64_t upstream_idle_max, upstream_idle_timeout_ms;
 };
 extern const struct trk_config_table pub_config_table;
 
-/* http://host[:port][/path], taken apart. */
-struct pub_url {
-    char host[256]; /* "host:port" */
-    char path[512]; /* without a trailing slash */
-};
-/* TRK_INVALID for anything but plain http. */
-int pub_url_parse(struct pub_url *ret, const char *url, struct trk_err *err) TRK_MUST_CHECK;
+/* TRK_INVALID for anything but http(s)://host[:port][/path]. */
+int pub_config_check_url(const char *url, struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

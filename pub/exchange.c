@@ -56,7 +56,7 @@ void pub_exchange_begin(struct pub_client *c)
     c->can_send = true;
     if (!c->has_started) {
         c->has_started = true;
-        pub_add(&c->decision->stats->started, 1);
+        pub_add(&c->target->stats->started, 1);
     }
     size_t head_len = pub_text_len(&t);
     size_t body_sent = 0;
@@ -176,8 +176,8 @@ static void bad_answer(struct pub_client *c, const char *why)
     struct pub_worker *w = c->worker;
     pub_stat(&w->stats, PUB_ERRORS);
     pub_stat(&w->stats, PUB_CONNECTION_BROKEN);
-    trk_log_error("invalid answer of a job", "error", why, "job", c->decision->job, "version",
-                  c->decision->version, "tracing_id", c->tracing_id, NULL);
+    trk_log_error("invalid answer of a job", "error", why, "job", c->target->job, "version",
+                  c->target->version, "tracing_id", c->tracing_id, NULL);
     if (c->has_response) {
         pub_call_end(c, c->status, false);
         pub_client_abort(c);
@@ -197,8 +197,7 @@ static void lost(struct pub_client *c, int error)
     pub_stat(&c->worker->stats, PUB_ERRORS);
     pub_stat(&c->worker->stats, PUB_CONNECTION_BROKEN);
     trk_log_error("connection broken to a target job in the middle of its answer", "job",
-                  c->decision->job, "version", c->decision->version, "tracing_id", c->tracing_id,
-                  NULL);
+                  c->target->job, "version", c->target->version, "tracing_id", c->tracing_id, NULL);
     pub_call_end(c, c->status, false);
     pub_client_abort(c);
 }
@@ -222,9 +221,6 @@ static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t 
         return;
     }
     c->status = r->status;
-    if (r->status == 421) { /* another job stands there by now: the next call asks where */
-        pub_cache_remove(&w->cache, c->decision);
-    }
     if (r->status == 101) {
         pub_tunnel_begin(c, head_len);
     } else {

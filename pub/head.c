@@ -158,6 +158,8 @@ static void add_forwarded(struct pub_client *c, const struct forwarded *f,
     pub_text_add(t, "\r\n", 2);
 }
 
+static const char secret_header[] = "x-racetrack-job-secret";
+
 static bool is_dropped_from_request(const struct pub_client *c, const struct trk_h1_header *h,
                                     const struct named *named, struct forwarded *f)
 {
@@ -190,6 +192,7 @@ static bool is_dropped_from_request(const struct pub_client *c, const struct trk
     default:
         return is_like(h->name, shared->caller_header, strlen(shared->caller_header)) ||
                is_like(h->name, shared->tracing_header, strlen(shared->tracing_header)) ||
+               is_like(h->name, secret_header, sizeof(secret_header) - 1) ||
                is_named(named, h->name);
     }
 }
@@ -198,12 +201,12 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
 {
     const struct trk_h1_request *r = pub_call_request(c);
     const struct pub_config *config = c->worker->shared->config;
-    const struct pub_decision *d = c->decision;
+    const struct pub_target *target = c->target;
     pub_text_slice(t, r->method);
     pub_text_adds(t, " /pub/job/");
-    pub_text_url(t, d->job, strlen(d->job), false);
+    pub_text_url(t, target->job, strlen(target->job), false);
     pub_text_add(t, "/", 1);
-    pub_text_url(t, d->version, strlen(d->version), false);
+    pub_text_url(t, target->version, strlen(target->version), false);
     pub_text_slice(t, c->rest);
     pub_text_adds(t, " HTTP/1.1\r\n");
 
@@ -230,8 +233,11 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
     }
     add_forwarded(c, &f, r, t);
     field(t, config->tracing_header, c->tracing_id);
-    if (d->caller != NULL) {
-        field(t, config->caller_header, d->caller);
+    if (c->caller != NULL) {
+        field(t, config->caller_header, c->caller);
+    }
+    if (target->secret != NULL) {
+        field(t, "X-Racetrack-Job-Secret", target->secret);
     }
     if (c->in.body == TRK_H1_CHUNKED) {
         pub_text_adds(t, "Transfer-Encoding: chunked\r\n");

@@ -118,6 +118,9 @@ void pub_loop_run(struct pub_loop *loop)
             trk_die("epoll_wait: %s", strerror(errno));
         }
         loop->now_ns = trk_now_ns();
+        if (loop->readers != NULL) {
+            pub_reader_enter(loop->readers, loop->reader);
+        }
         for (int i = 0; i < n; i++) {
             struct pub_watch *watch = events[i].data.ptr;
             if (watch->fd >= 0) {
@@ -125,6 +128,9 @@ void pub_loop_run(struct pub_loop *loop)
             }
         }
         pub_wheel_advance(&loop->wheel, loop->now_ns);
+        if (loop->readers != NULL) {
+            pub_reader_leave(loop->readers, loop->reader);
+        }
         free_graves(loop);
     }
     free_graves(loop);

@@ -15,6 +15,7 @@
 #include <sys/epoll.h>
 
 #include "libtrack/base/err.h"
+#include "pub/reclaim.h"
 #include "pub/timer.h"
 
 #define PUB_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
@@ -40,7 +41,9 @@ struct pub_loop {
     struct pub_grave *graves;
     pthread_mutex_t inbox_lock;
     struct pub_message *inbox, *inbox_last;
-    void *ctx; /* for messages */
+    void *ctx;                   /* for messages */
+    struct pub_readers *readers; /* the loop is inside during a turn; NULL: of none */
+    size_t reader;
     bool is_over;
 };
 

@@ -97,7 +97,7 @@ void pub_reply_error(struct pub_client *c, int status, const char *prefix, const
 
 void pub_reply_job_error(struct pub_client *c, int status, const char *text, const char *detail)
 {
-    const struct pub_decision *d = c->decision;
+    const struct pub_target *target = c->target;
     char body[8192];
     char whole[1024];
     struct pub_text t;
@@ -107,15 +107,15 @@ void pub_reply_job_error(struct pub_client *c, int status, const char *text, con
     pub_text_adds(&t, "{\"error\":");
     pub_text_json(&t, whole, strlen(whole));
     pub_text_adds(&t, ",\"jobName\":");
-    pub_text_json(&t, d->job, strlen(d->job));
+    pub_text_json(&t, target->job, strlen(target->job));
     pub_text_adds(&t, ",\"jobVersion\":");
-    pub_text_json(&t, d->version, strlen(d->version));
+    pub_text_json(&t, target->version, strlen(target->version));
     pub_text_adds(&t, ",\"jobStatus\":");
-    pub_text_json(&t, d->status, strlen(d->status));
+    pub_text_json(&t, target->status, strlen(target->status));
     pub_text_adds(&t, ",\"requestId\":");
     pub_text_json(&t, c->tracing_id, strlen(c->tracing_id));
     pub_text_adds(&t, ",\"caller\":");
-    pub_text_json(&t, d->caller, d->caller != NULL ? strlen(d->caller) : 0);
+    pub_text_json(&t, c->caller, c->caller != NULL ? strlen(c->caller) : 0);
     pub_text_adds(&t, "}\n");
     if (t.overflow) {
         pub_reply_error(c, status, "Reverse proxy error: ", text);

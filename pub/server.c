@@ -17,7 +17,6 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "pub/client.h"
-#include "pub/events.h"
 #include "pub/listen.h"
 
 #define ACCEPT_BATCH    64
@@ -26,7 +25,6 @@
 
 struct pub_server {
     struct pub_shared shared;
-    struct pub_events *events;
     int port;
 };
 
@@ -165,17 +163,14 @@ static int init_worker(struct pub_worker *w, struct pub_shared *shared, unsigned
     w->accept_again.on_fire = on_accept_again;
     w->drain.on_fire = end_all;
     pub_stats_init(&w->stats);
-    pub_cache_init(&w->cache, (size_t)config->cache_entries);
     pub_hosts_init(&w->hosts, &w->loop, (unsigned)config->upstream_idle_max,
                    config->upstream_idle_timeout_ms * TRK_NS_PER_MS);
     if (pub_loop_init(&w->loop, w, err) < 0) {
         return err->code;
     }
-    w->lifecycle_host = pub_host_get(&w->hosts, shared->lifecycle.host);
-    if (w->lifecycle_host == NULL) {
-        return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL: '%s' is not host:port",
-                           shared->lifecycle.host);
-    }
+    w->loop.readers = &shared->readers;
+    w->loop.reader = index;
+    pub_targets_init(&w->targets, &w->hosts, &w->stats);
     w->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return 0;
 }
@@ -189,10 +184,8 @@ static void fini_worker(struct pub_worker *w)
     if (w->loop.ctx != NULL) {
         pub_loop_flush(&w->loop);
     }
-    pub_asks_fini(w);
-    pub_cache_fini(&w->cache);
+    pub_targets_fini(&w->targets);
     pub_hosts_fini(&w->hosts);
-    pub_host_unref(w->lifecycle_host);
     pub_stats_fini(&w->stats);
     while (w->buffer_count > 0) {
         free(w->buffers[--w->buffer_count]);
@@ -229,32 +222,101 @@ static int lower_header(char out[64], const char *name, const char *env, struct 
     return 0;
 }
 
+/* -- news of the table, told to the threads -- */
+
+static void run_news(struct pub_message *message, void *ctx)
+{
+    (void)message;
+    pub_call_news(ctx);
+}
+
+static void on_change(void *ctx)
+{
+    struct pub_shared *shared = ctx;
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        struct pub_worker *w = &shared->workers[i];
+        if (atomic_exchange(&w->wants_news, false)) {
+            struct pub_message *message = trk_xcalloc(1, sizeof(*message));
+            message->run = run_news;
+            pub_loop_post(&w->loop, message);
+        }
+    }
+}
+
+struct gone {
+    struct pub_message message;
+    uint32_t slot;
+    uint64_t serial;
+    char *version, job[]; /* both in `job` */
+};
+
+static void run_gone(struct pub_message *message, void *ctx)
+{
+    const struct gone *gone = (const struct gone *)message;
+    struct pub_worker *w = ctx;
+    pub_target_forget(&w->targets, gone->slot, gone->serial);
+    pub_job_stats_forget(&w->stats, gone->job, gone->version);
+}
+
+static void on_gone(void *ctx, const struct pub_job *job)
+{
+    struct pub_shared *shared = ctx;
+    size_t name_size = strlen(job->family->text) + 1;
+    size_t version_size = strlen(job->version) + 1;
+    for (size_t i = 0; i < shared->worker_count; i++) {
+        struct gone *gone = trk_xcalloc(1, sizeof(*gone) + name_size + version_size);
+        gone->message.run = run_gone;
+        gone->slot = job->slot;
+        gone->serial = job->serial;
+        gone->version = gone->job + name_size;
+        memcpy(gone->job, job->family->text, name_size);
+        memcpy(gone->version, job->version, version_size);
+        pub_loop_post(&shared->workers[i].loop, &gone->message);
+    }
+}
+
+static int init_feed(struct pub_shared *shared, const char *token, struct trk_err *err)
+{
+    const struct pub_config *config = shared->config;
+    const struct pub_feed_options options = {.lifecycle_url = config->lifecycle_url,
+                                             .token = token,
+                                             .folder = config->state,
+                                             .readers = &shared->readers,
+                                             .on_gone = on_gone,
+                                             .on_change = on_change,
+                                             .ctx = shared};
+    if (pub_feed_new(&options, &shared->feed, err) < 0) {
+        return err->code;
+    }
+    shared->table = pub_feed_table(shared->feed);
+    return 0;
+}
+
 static int init_shared(struct pub_shared *shared, const struct pub_config *config,
                        const char *internal_token, struct trk_err *err)
 {
     shared->config = config;
-    shared->internal_token = internal_token;
     if (strcmp(config->forward_protocol, "http") != 0) {
         return trk_err_set(err, TRK_INVALID,
                            "FORWARD_TO_PROTOCOL: '%s' is not supported, only http",
                            config->forward_protocol);
     }
-    if (pub_url_parse(&shared->lifecycle, config->lifecycle_url, err) < 0 ||
+    if (pub_config_check_url(config->lifecycle_url, err) < 0 ||
         lower_header(shared->tracing_header, config->tracing_header, "REQUEST_TRACING_HEADER",
                      err) < 0 ||
         lower_header(shared->caller_header, config->caller_header, "CALLER_NAME_HEADER", err) < 0) {
         return err->code;
     }
-    randombytes_buf(shared->tag_key, sizeof(shared->tag_key));
     shared->metrics = trk_metrics_new();
     shared->worker_count = thread_count(config);
     shared->workers = trk_xcalloc(shared->worker_count, sizeof(shared->workers[0]));
+    pub_readers_init(&shared->readers, shared->worker_count);
     for (size_t i = 0; i < shared->worker_count; i++) {
         if (init_worker(&shared->workers[i], shared, (unsigned)i, err) < 0) {
             return err->code;
         }
     }
-    return 0;
+    return init_feed(shared, internal_token, err);
 }
 
 static int listen_all(struct pub_server *server, struct trk_err *err)
@@ -277,10 +339,13 @@ static int listen_all(struct pub_server *server, struct trk_err *err)
 
 static void free_server(struct pub_server *server)
 {
-    pub_events_free(server->events);
+    if (server->shared.feed != NULL) {
+        pub_feed_stop(server->shared.feed);
+    }
     for (size_t i = 0; i < server->shared.worker_count; i++) {
         fini_worker(&server->shared.workers[i]);
     }
+    pub_feed_free(server->shared.feed);
     free(server->shared.workers);
     trk_metrics_free(server->shared.metrics);
     free(server);
@@ -298,7 +363,10 @@ int pub_server_start(const struct pub_config *config, const char *internal_token
         free_server(server);
         return err->code;
     }
-    server->events = pub_events_new(&shared->workers[0]);
+    if (pub_feed_start(shared->feed, err) < 0) {
+        free_server(server);
+        return err->code;
+    }
     for (size_t i = 0; i < shared->worker_count; i++) {
         int n = pthread_create(&shared->workers[i].thread, NULL, run_worker, &shared->workers[i]);
         if (n != 0) {

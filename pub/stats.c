@@ -128,12 +128,13 @@ static const struct {
     [PUB_DEADLINE] = {"pub_job_proxy_context_deadline_errors", "calls that timed out", false},
     [PUB_REQUEST_ERRORS] = {"pub_job_proxy_request_errors",
                             "calls refused before they reached a job", false},
-    [PUB_LIFECYCLE_CALLS] = {"pub_lifecycle_calls", "questions to lifecycle", false},
-    [PUB_LIFECYCLE_ERRORS] = {"pub_lifecycle_errors", "questions lifecycle did not answer", false},
+    [PUB_LIFECYCLE_CALLS] = {"pub_lifecycle_calls", "times lifecycle's stream was asked for",
+                             false},
+    [PUB_LIFECYCLE_ERRORS] = {"pub_lifecycle_errors", "reports that lifecycle did not take", false},
     [PUB_CACHE_RETRIEVED] = {"pub_lifecycle_cache_retrieved_responses",
-                             "decisions taken from the cache", false},
+                             "always 0: kept for dashboards", false},
     [PUB_CACHE_RECOVERED] = {"pub_lifecycle_cache_recovered_failed_responses",
-                             "stale decisions used because lifecycle did not answer", false},
+                             "always 0: kept for dashboards", false},
     [PUB_AUTH_SUCCESSFUL] = {"pub_auth_successful", "calls that were authorised", false},
     [PUB_AUTH_FAILED] = {"pub_auth_failed", "calls that were not authorised", false},
     [PUB_HEALTH_REQUESTS] = {"pub_health_requests", "requests of /health", false},
@@ -145,9 +146,10 @@ static const struct {
     [PUB_EVENTS_RECEIVED] = {"pub_lifecycle_events", "events received from lifecycle", false},
     [PUB_STREAM_BREAKS] = {"pub_lifecycle_event_stream_breaks",
                            "times the event stream was lost or could not be opened", false},
+    [PUB_REPORTS] = {"pub_lifecycle_reports", "reports of token use and calls to lifecycle", false},
     [PUB_OVERALL_TIME_NS] = {"pub_overall_job_proxy_response_time", "seconds spent on calls in all",
                              true},
-    [PUB_LIFECYCLE_TIME_NS] = {"pub_lifecycle_call_time", "seconds spent on questions to lifecycle",
+    [PUB_LIFECYCLE_TIME_NS] = {"pub_lifecycle_call_time", "seconds spent on reports to lifecycle",
                                true},
 };
 
@@ -334,9 +336,12 @@ void pub_stats_render(struct pub_stats *const *all, size_t count, const struct p
     render_counters(all, count, buf);
     gauge(buf, "pub_connections", "open client connections", gauges->connections);
     gauge(buf, "pub_lifecycle_event_stream_up",
-          "1 while the event stream from lifecycle is open; 0: decisions are asked for again after "
-          "a short time",
+          "1 while lifecycle tells what may be called; 0: calls are decided from what is known",
           gauges->is_stream_open);
+    gauge(buf, "pub_table_age_seconds", "seconds since lifecycle was heard of last", gauges->age_s);
+    gauge(buf, "pub_table_jobs", "job versions known", (double)gauges->jobs);
+    gauge(buf, "pub_table_tokens", "tokens known", (double)gauges->tokens);
+    gauge(buf, "pub_table_grants", "grants known", (double)gauges->grants);
     for (size_t i = 0; i < count; i++) {
         (void)pthread_mutex_lock(&all[i]->lock);
     }

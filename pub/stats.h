@@ -3,7 +3,7 @@
  *
  * The owner thread adds with plain relaxed stores, so that counting costs no locked instruction;
  * other threads only read. The lists of jobs are guarded by a lock that the hot path never takes: a
- * decision carries the pointer to its job's counters.
+ * target carries the pointer to its job's counters.
  */
 #ifndef PUB_STATS_H
 #define PUB_STATS_H
@@ -39,6 +39,7 @@ enum pub_counter {
     PUB_CONNECTIONS_ACCEPTED,
     PUB_EVENTS_RECEIVED,
     PUB_STREAM_BREAKS,
+    PUB_REPORTS,
     PUB_OVERALL_TIME_NS,
     PUB_LIFECYCLE_TIME_NS,
     PUB_COUNTERS
@@ -67,6 +68,8 @@ struct pub_stats {
 struct pub_gauges {
     int connections;
     bool is_stream_open;
+    double age_s; /* of the table; NaN: lifecycle was never heard of */
+    size_t jobs, tokens, grants;
 };
 
 static inline void pub_add(pub_count *count, uint64_t n)

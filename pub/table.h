@@ -73,6 +73,14 @@ static inline const struct pub_subject *pub_token_subject(const struct pub_token
                                                       offsetof(struct pub_subject, tokens));
 }
 
+/* Notes the time of a use; most calls find it there. */
+static inline void pub_note(_Atomic uint32_t *last_s, uint32_t now_s)
+{
+    if (atomic_load_explicit(last_s, memory_order_relaxed) != now_s) {
+        atomic_store_explicit(last_s, now_s, memory_order_relaxed);
+    }
+}
+
 /* -- reading, any thread -- */
 
 struct pub_table;

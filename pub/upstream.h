@@ -1,5 +1,5 @@
 /*
- * upstream.h - addresses of jobs (and of lifecycle), and connections to them.
+ * upstream.h - addresses of jobs, and connections to them.
  *
  * A host is one "name:port" with its resolved address, its idle connections and whether it failed
  * lately. A connection belongs to one owner at a time and reports to its callback; between two
@@ -23,7 +23,7 @@ struct pub_up;
 struct pub_host {
     struct pub_host *next;
     struct pub_hosts *set;
-    unsigned refs;   /* decisions and connections */
+    unsigned refs;   /* targets and connections */
     unsigned active; /* connections in use */
     int64_t failed_until_ns;
     struct sockaddr_storage addr;

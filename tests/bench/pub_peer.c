@@ -1,9 +1,11 @@
 /* What stands behind a gateway in pub_vs_nginx.sh: the smallest job there can be, and a lifecycle
- * that allows everything. One thread, epoll; it trusts its peers and parses no more than it must.
+ * that tells of it and of CALLERS callers, who hold the tokens aaa…0, aaa…1 and so on (180 times
+ * a). One thread, epoll; it trusts its peers and parses no more than it must.
  *
- *     pub_peer PORT
+ *     pub_peer PORT CALLERS
  */
 #include <arpa/inet.h>
+#include <openssl/sha.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,22 +15,47 @@
 
 #define BODY "{\"result\": 42, \"unit\": \"apples\"}"
 
-static char answer[256], decision[1024];
+static char answer[256];
+static char *stream;
 
-static void prepare(int port)
+static void prepare_stream(int port, int callers)
 {
-    char json[512];
+    size_t size = 4096 + (size_t)callers * 320;
+    stream = malloc(size);
+    char *at = stream;
+    at += sprintf(at,
+                  "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
+                  "event: snapshot\ndata: {\"id\": 1}\n\n"
+                  "event: job\ndata: [{\"id\":\"j\",\"name\":\"adder\",\"version\":\"0.0.1\","
+                  "\"status\":\"running\",\"public\":[],\"replicas\":[{\"address\":"
+                  "\"127.0.0.1:%d\"}]}]\n\n",
+                  port);
+    for (int i = 0; i < callers; i++) {
+        char token[200], hex[65];
+        unsigned char digest[32];
+        memset(token, 'a', 180);
+        int len = 180 + sprintf(token + 180, "%d", i);
+        (void)SHA256((const unsigned char *)token, (size_t)len, digest);
+        for (int k = 0; k < 32; k++) {
+            (void)sprintf(hex + 2 * k, "%02x", digest[k]);
+        }
+        at += sprintf(at,
+                      "%s{\"id\":\"s%d\",\"type\":\"esc\",\"name\":\"ESC bench %d\","
+                      "\"active\":true,\"tokens\":[{\"d\":\"%s\",\"e\":null}],\"grants\":"
+                      "[{\"family\":\"adder\",\"job\":null,\"endpoint\":null}]}%s",
+                      i % 1000 == 0 ? "event: subject\ndata: [" : ",", i, i, hex,
+                      i % 1000 == 999 || i == callers - 1 ? "]\n\n" : "");
+    }
+    (void)sprintf(at, "id: 1\nevent: snapshot_end\ndata: {}\n\n");
+}
+
+static void prepare(int port, int callers)
+{
+    prepare_stream(port, callers);
     (void)snprintf(
         answer, sizeof(answer),
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n%s",
         strlen(BODY), BODY);
-    (void)snprintf(json, sizeof(json),
-                   "{\"job\":{\"name\":\"adder\",\"version\":\"0.0.1\",\"status\":\"running\","
-                   "\"internal_name\":\"127.0.0.1:%d\"},\"caller\":\"ESC bench\","
-                   "\"decision\":\"any_path\"}",
-                   port);
-    (void)snprintf(decision, sizeof(decision), "HTTP/1.1 200 OK\r\nContent-Length: %zu\r\n\r\n%s",
-                   strlen(json), json);
 }
 
 static void serve(int fd)
@@ -40,19 +67,21 @@ static void serve(int fd)
         return;
     }
     request[n] = '\0';
-    const char *text = answer;
-    if (strncmp(request, "GET /lifecycle/", 15) == 0) {
-        text = strstr(request, "/can-call-job/") != NULL
-                   ? decision
-                   : "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
-                     "event: hello\ndata: {\"last_id\": 1}\n\n";
+    const char *text = strncmp(request, "GET /lifecycle/", 15) == 0 ? stream : answer;
+    for (size_t left = strlen(text); left > 0;) {
+        ssize_t sent = send(fd, text, left, MSG_NOSIGNAL);
+        if (sent <= 0) {
+            return;
+        }
+        text += sent;
+        left -= (size_t)sent;
     }
-    (void)!send(fd, text, strlen(text), MSG_NOSIGNAL);
 }
 
 int main(int argc, char **argv)
 {
-    int port = argc == 2 ? atoi(argv[1]) : 0;
+    int port = argc == 3 ? atoi(argv[1]) : 0;
+    int callers = argc == 3 ? atoi(argv[2]) : 0;
     int listener = socket(AF_INET, SOCK_STREAM, 0);
     int one = 1;
     struct sockaddr_in addr = {.sin_family = AF_INET,
@@ -63,7 +92,7 @@ int main(int argc, char **argv)
         perror("pub_peer");
         return 1;
     }
-    prepare(port);
+    prepare(port, callers);
     int epoll_fd = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.fd = listener};
     (void)epoll_ctl(epoll_fd, EPOLL_CTL_ADD, listener, &event);

@@ -5,6 +5,7 @@
 #   tests/bench/pub_vs_nginx.sh [rounds] [seconds]
 set -eu
 rounds=${1:-3} seconds=${2:-1}
+callers=20000
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bin=${RACETRACK_BIN:-$top/build/release/bin}
 dir=$(mktemp -d)
@@ -22,8 +23,8 @@ sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(4)]
 print(*(s.getsockname()[1] for s in sockets))'
 }
 read -r job pub nginx haproxy < <(free_ports)
-"${CC:-gcc}" -O2 -o "$dir/pub_peer" "$top/tests/bench/pub_peer.c"
-taskset -c 1 "$dir/pub_peer" "$job" &
+"${CC:-gcc}" -O2 -o "$dir/pub_peer" "$top/tests/bench/pub_peer.c" -lcrypto
+taskset -c 1 "$dir/pub_peer" "$job" "$callers" &
 pids+=($!)
 
 RACETRACK_PROFILE=dev RACETRACK_STATE=$dir PUB_PORT=$pub PUB_THREADS=1 LIFECYCLE_URL=http://127.0.0.1:$job/lifecycle LOG_LEVEL=error \
@@ -67,22 +68,31 @@ EOF
     pids+=($!)
     peers+=("haproxy $haproxy")
 fi
+# Calls of one caller, or of all in turn.
 cat >"$dir/call.lua" <<'EOF'
-wrk.method = "POST"
-wrk.body = '{"numbers": [40, 2]}'
-wrk.headers["Content-Type"] = "application/json"
-wrk.headers["X-Racetrack-Auth"] = "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9." .. string.rep("a", 180) .. "." .. string.rep("b", 43)
+local calls, at = {}, 0
+function init(args)
+    for i = 0, tonumber(args[1]) - 1 do
+        calls[i] = wrk.format("POST", nil, {["Content-Type"] = "application/json",
+            ["X-Racetrack-Auth"] = string.rep("a", 180) .. i}, '{"numbers": [40, 2]}')
+    end
+end
+function request()
+    at = (at + 1) % (#calls + 1)
+    return calls[at]
+end
 EOF
+token=$(printf 'a%.0s' $(seq 180))0
 wait_for() {
     for _ in $(seq 200); do
-        if curl -fs -o /dev/null "http://127.0.0.1:$1/pub/job/adder/latest/api/v1/perform"; then return; fi
+        if curl -fs -o /dev/null -H "X-Racetrack-Auth: $token" "http://127.0.0.1:$1/pub/job/adder/latest/api/v1/perform"; then return; fi
         sleep 0.02
     done
     echo "nothing answers on port $1" >&2
     exit 1
 }
-measure() { # port -> requests/s
-    taskset -c 1 wrk -t1 -c64 -d"${seconds}s" -s "$dir/call.lua" "http://127.0.0.1:$1/pub/job/adder/latest/api/v1/perform" >"$dir/wrk"
+measure() { # port callers -> requests/s
+    taskset -c 1 wrk -t1 -c64 -d"${seconds}s" -s "$dir/call.lua" "http://127.0.0.1:$1/pub/job/adder/latest/api/v1/perform" -- "$2" >"$dir/wrk"
     if grep -q 'Non-2xx\|Socket errors' "$dir/wrk"; then cat "$dir/wrk" >&2; exit 1; fi
     awk '/Requests\/sec/ {printf "%d", $2}' "$dir/wrk"
 }
@@ -90,11 +100,13 @@ median() { sort -n | awk '{v[NR] = $1} END {print NR % 2 ? v[(NR + 1) / 2] : (v[
 wait_for "$pub"
 for peer in "${peers[@]}"; do wait_for "${peer#* }"; done
 for ((i = 1; i <= rounds; i++)); do
-    ours=$(measure "$pub")
-    line="round $i: pub $ours"
+    ours=$(measure "$pub" 1)
+    many=$(measure "$pub" "$callers")
+    line="round $i: pub $ours ($callers callers in turn: $many)"
     echo "$ours" >>"$dir/pub.rps"
+    awk -v a="$many" -v b="$ours" 'BEGIN {print a / b}' >>"$dir/many.ratio"
     for peer in "${peers[@]}"; do
-        theirs=$(measure "${peer#* }")
+        theirs=$(measure "${peer#* }" 1)
         line+=", ${peer% *} $theirs"
         echo "$theirs" >>"$dir/${peer% *}.rps"
         awk -v a="$ours" -v b="$theirs" 'BEGIN {print a / b}' >>"$dir/${peer% *}.ratio"
@@ -106,3 +118,4 @@ for peer in "${peers[@]}"; do
     printf 'pub / %s: %.2f (median of %d; pub %d, %s %d requests/s)\n' "$name" "$(median <"$dir/$name.ratio")" "$rounds" \
         "$(median <"$dir/pub.rps")" "$name" "$(median <"$dir/$name.rps")"
 done
+printf 'pub, %d callers in turn / one caller: %.2f (median of %d)\n' "$callers" "$(median <"$dir/many.ratio")" "$rounds"

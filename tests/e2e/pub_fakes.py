@@ -1,5 +1,6 @@
 """A real pub between a fake lifecycle and fake jobs, all on raw sockets, for test_pub.py."""
 
+import hashlib
 import json
 import os
 import pathlib
@@ -224,86 +225,131 @@ class Job(Server):
         wire.send(f"HTTP/1.1 {status}\r\nContent-Length: {len(body)}\r\n{headers}\r\n".encode() + body)
 
 
+ALL = {"family": None, "job": None, "endpoint": None}
+
+
 class Lifecycle(Server):
-    """Knows jobs by name and says who may call them; holds answers back and breaks on demand."""
+    """Tells gateways what may be called, as lifecycle does: a picture, then changes. Knows one caller at first, whose token
+    `secret-token` opens everything."""
 
     def __init__(self):
         self.jobs = {}
-        self.rule = None
-        self.any_path = True
-        self.calls = []
-        self.open = threading.Event()
-        self.open.set()
+        self.subjects = {}
+        self.maintenance = False
+        self.reports = []
         self.streams = []
         self.stream_requests = []
         self.accept_streams = True
         self.event_id = 100
+        self.history = []  # (id, text) of what can be resumed
+        self.lock = threading.RLock()
+        self.allow("secret-token", name="ESC tester")
         super().__init__()
 
-    def add(self, name, *jobs, version="0.0.1", caller="ESC tester"):
-        self.jobs[name] = {
-            "job": {
-                "name": name,
-                "version": version,
-                "status": "running",
-                "internal_name": jobs[0].address,
-                "replica_internal_names": [job.address for job in jobs],
-            },
-            "caller": caller,
-        }
+    # -- what there is --
 
-    def serve(self, wire):
-        while True:
-            line, headers = wire.read_head()
-            path = line.split(" ")[1].removeprefix("/lifecycle/api/v1")
-            if path == "/events/stream":
-                return self.stream(wire, headers)
-            assert path.startswith("/auth/can-call-job/"), path
-            name, version, *rest = path.removeprefix("/auth/can-call-job/").split("/", 2)
-            token = headers.get("x-racetrack-auth")
-            self.calls.append((name, version, rest[0] if rest else None, token))
-            self.open.wait(30)
-            status, value = self.decide(name, version, rest[0] if rest else "", token)
-            body = json.dumps(value).encode()
-            wire.send(f"HTTP/1.1 {status} X\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    def add(self, name, *jobs, version="0.0.1", status="running", public=(), secret=None, addresses=None):
+        addresses = [job.address for job in jobs] if addresses is None else addresses
+        record = {"id": f"{name} {version}", "name": name, "version": version, "status": status, "public": list(public),
+                  "replicas": [{"address": address} for address in addresses], "secret": secret}
+        with self.lock:
+            self.jobs[record["id"]] = record
+            self.push("job", [record])
 
-    def decide(self, name, version, path, token):
-        if self.rule:
-            answer = self.rule(name, version, path, token)
-            if answer:
-                return answer
-        if name not in self.jobs:
-            return 404, {"error": f"Not found job with name: '{name}'", "type": "EntityNotFound"}
-        return 200, {**self.jobs[name], "decision": "any_path" if self.any_path else "exact_path"}
+    def remove(self, name, version="0.0.1"):
+        with self.lock:
+            del self.jobs[f"{name} {version}"]
+            self.push("job_removed", [{"id": f"{name} {version}", "name": name, "version": version}])
 
-    def stream(self, wire, headers):
-        if not self.accept_streams:
-            return
-        self.stream_requests.append(headers)
-        wire.send(
-            "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        )
-        mine = queue.Queue()
-        mine.put(f'event: hello\ndata: {{"last_id": {self.event_id}}}\n\n')
-        self.streams.append(mine)
-        try:
-            while (text := mine.get()) is not None:
-                wire.send(f"{len(text.encode()):x}\r\n{text}\r\n")
-        finally:
-            self.streams.remove(mine)
+    def allow(self, *tokens, grants=(ALL,), name="ESC other", active=True, ends=None):
+        """The caller's whole present state."""
+        record = {"id": name, "type": "esc", "name": name, "active": active, "grants": list(grants),
+                  "tokens": [{"d": digest(token), "e": ends} for token in tokens]}
+        with self.lock:
+            self.subjects[name] = record
+            self.push("subject", [record])
 
-    def push(self, kind, **data):
-        self.event_id += 1
-        for stream in list(self.streams):
-            stream.put(f"id: {self.event_id}\nevent: {kind}\ndata: {json.dumps(data)}\n\n")
+    def forbid(self, name="ESC tester"):
+        with self.lock:
+            del self.subjects[name]
+            self.push("subject_removed", [{"id": name}])
+
+    def set_maintenance(self, is_on):
+        with self.lock:
+            self.maintenance = is_on
+            self.push("settings", {"maintenance": is_on})
+
+    def push(self, kind, data):
+        with self.lock:
+            self.event_id += 1
+            text = event(kind, data) + f"id: {self.event_id}\n" + event("seen", {})
+            self.history.append((self.event_id, text))
+            for stream in list(self.streams):
+                stream.put(text)
 
     def end_streams(self):
         for stream in list(self.streams):
             stream.put(None)
 
+    # -- being asked --
+
+    def serve(self, wire):
+        while True:
+            line, headers = wire.read_head()
+            path = line.split(" ")[1].removeprefix("/lifecycle/api/v1")
+            if path == "/gateway/stream":
+                return self.stream(wire, headers)
+            assert line.startswith("POST ") and path == "/gateway/report", line
+            self.reports.append(json.loads(wire.read_body(headers)))
+            wire.send("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nnull")
+
+    def picture(self):
+        text = event("snapshot", {"id": self.event_id})
+        text += event("job", list(self.jobs.values())) if self.jobs else ""
+        text += event("subject", list(self.subjects.values())) if self.subjects else ""
+        text += event("settings", {"maintenance": self.maintenance})
+        return text + f"id: {self.event_id}\n" + event("snapshot_end", {})
+
+    def beginning(self, last):
+        if last is None or (self.history and int(last) < self.history[0][0] - 1):
+            return self.picture()
+        text = event("resumed", {"id": self.event_id}) + event("settings", {"maintenance": self.maintenance})
+        return text + "".join(text for id, text in self.history if id > int(last))
+
+    def stream(self, wire, headers):
+        self.stream_requests.append(headers)
+        if not self.accept_streams:
+            return
+        mine = queue.Queue()
+        with self.lock:
+            mine.put(self.beginning(headers.get("last-event-id")))
+            self.streams.append(mine)
+        wire.send("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n")
+        try:
+            while (text := self.next(mine)) is not None:
+                wire.send(f"{len(text.encode()):x}\r\n{text}\r\n")
+        finally:
+            self.streams.remove(mine)
+
+    @staticmethod
+    def next(mine):
+        try:
+            return mine.get(timeout=5)
+        except queue.Empty:
+            return ": heartbeat\n\n"
+
+
+def digest(token):
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def event(kind, data):
+    return f"event: {kind}\ndata: {json.dumps(data)}\n\n"
+
 
 class Pub:
     def __init__(self, lifecycle, folder, **env):
+        pathlib.Path(folder, "state", "run", "pub.port").unlink(missing_ok=True)
         self.log_path = pathlib.Path(folder) / "pub.log"
         self.state = pathlib.Path(folder) / "state"
         env = {
@@ -315,7 +361,7 @@ class Pub:
             "LIFECYCLE_URL": f"http://127.0.0.1:{lifecycle.port}/lifecycle",
             **{k: str(v) for k, v in env.items()},
         }
-        with open(self.log_path, "wb") as log:
+        with open(self.log_path, "ab") as log:
             self.process = subprocess.Popen([PUB], env=env, stdout=log, stderr=log)
         port_file = self.state / "run" / "pub.port"
         wait_until(lambda: self.process.poll() is not None or port_file.exists(), "pub to listen")

@@ -1,4 +1,4 @@
-/* What pub reads from outside beside HTTP framing: paths, cookies and events. Whatever comes,
+/* What pub reads from outside beside HTTP framing: paths and cookies. Whatever comes,
  * slices stay inside the memory they were promised, and no dot segment gets through. */
 #include <stdint.h>
 #include <stdlib.h>
@@ -7,7 +7,6 @@
 #include "libtrack/base/err.h"
 #include "libtrack/base/mem.h"
 #include "pub/path.h"
-#include "pub/sse.h"
 #include "pub/token.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
@@ -61,29 +60,12 @@ static void check_cookie(const char *bytes, size_t size)
     free(scratch);
 }
 
-static void ignore(void *ctx, const char *event, const char *id, const char *data)
-{
-    *(size_t *)ctx += strlen(event) + strlen(id) + strlen(data);
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *bytes = trk_xmalloc(size + (size == 0));
     memcpy(bytes, data, size);
     check_path(bytes, size);
     check_cookie(bytes, size);
-    size_t whole = 0, pieces = 0;
-    struct pub_sse sse;
-    pub_sse_init(&sse, ignore, &whole);
-    int n = pub_sse_feed(&sse, bytes, size);
-    pub_sse_fini(&sse);
-    pub_sse_init(&sse, ignore, &pieces);
-    int m = 0;
-    for (size_t i = 0; i < size && m == 0; i++) {
-        m = pub_sse_feed(&sse, bytes + i, 1);
-    }
-    pub_sse_fini(&sse);
-    trk_assert(n == m && whole == pieces);
     free(bytes);
     return 0;
 }

@@ -1,14 +1,11 @@
-/* Small readers of outside bytes: token, server-sent events, lifecycle's chunks, URLs, JSON text.
- */
+/* Small readers of outside bytes: token, URLs, JSON text. */
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "libtrack/base/mem.h"
-#include "pub/answer.h"
 #include "pub/config.h"
-#include "pub/sse.h"
 #include "pub/text.h"
 #include "pub/token.h"
 
@@ -53,98 +50,27 @@ START_TEST(token_is_found)
 }
 END_TEST
 
-static void note_event(void *ctx, const char *event, const char *id, const char *data)
-{
-    (void)trk_buf_addf(ctx, "[%s|%s|%s]", event, id, data);
-}
-
-START_TEST(events_are_read_however_they_are_cut)
-{
-    static const char stream[] = ": heartbeat\n\nid: 7\nevent: job_changed\ndata: {\"a\":1}\n\n"
-                                 "data:x\r\ndata: y\r\n\r\nevent: lost\n\nid: 9\rdata\r\r"
-                                 "retry: 5\nunknown: z\ndata: last\n\nid: 10\ndata: half\n";
-    static const char want[] =
-        "[job_changed|7|{\"a\":1}][message|7|x\ny][message|9|][message|9|last]";
-    for (size_t step = 1; step < sizeof(stream); step++) {
-        struct trk_buf seen;
-        struct pub_sse sse;
-        trk_buf_init(&seen, 4096);
-        pub_sse_init(&sse, note_event, &seen);
-        for (size_t at = 0; at < sizeof(stream) - 1; at += step) {
-            size_t len = sizeof(stream) - 1 - at;
-            ck_assert_int_eq(pub_sse_feed(&sse, stream + at, len < step ? len : step), 0);
-        }
-        ck_assert_str_eq(seen.data, want);
-        ck_assert_str_eq(sse.id, "9"); /* an event that was cut off is asked for again */
-        pub_sse_fini(&sse);
-        trk_buf_fini(&seen);
-    }
-}
-END_TEST
-
-START_TEST(endless_event_is_a_fault)
-{
-    struct trk_buf seen;
-    struct pub_sse sse;
-    trk_buf_init(&seen, 4096);
-    pub_sse_init(&sse, note_event, &seen);
-    trk_autofree char *bytes = trk_xmalloc(100000);
-    memset(bytes, 'x', 100000);
-    ck_assert_int_eq(pub_sse_feed(&sse, bytes, 100000), -1);
-    pub_sse_fini(&sse);
-    trk_buf_fini(&seen);
-}
-END_TEST
-
-START_TEST(chunked_answer_is_joined_when_whole)
-{
-    static const char whole[] = "5\r\nhello\r\n6;x\r\n world\r\n0\r\nT: x\r\n\r\n";
-    for (size_t len = 0; len < sizeof(whole) - 1; len++) {
-        char bytes[sizeof(whole)];
-        size_t n = len;
-        memcpy(bytes, whole, sizeof(whole));
-        ck_assert_int_eq(pub_answer_dechunk(bytes, &n), 0);
-        ck_assert_mem_eq(bytes, whole, sizeof(whole));
-    }
-    char bytes[sizeof(whole)];
-    size_t n = sizeof(whole) - 1;
-    memcpy(bytes, whole, sizeof(whole));
-    ck_assert_int_eq(pub_answer_dechunk(bytes, &n), 1);
-    ck_assert_uint_eq(n, 11);
-    ck_assert_mem_eq(bytes, "hello world", 11);
-    char bad[] = "5\r\nhelloX";
-    n = sizeof(bad) - 1;
-    ck_assert_int_eq(pub_answer_dechunk(bad, &n), -1);
-}
-END_TEST
-
 static const struct {
-    const char *url, *host, *path; /* NULL: refused */
+    const char *url;
+    bool is_fine;
 } urls[] = {
-    {"http://127.0.0.1:7202/lifecycle", "127.0.0.1:7202", "/lifecycle"},
-    {"http://lifecycle/", "lifecycle:80", ""},
-    {"http://[::1]:7202/a/b//", "[::1]:7202", "/a/b"},
-    {"http://[::1]/a?x", "[::1]:80", "/a"},
-    {"https://lifecycle/", NULL, NULL},
-    {"lifecycle:7202", NULL, NULL},
-    {"http:///x", NULL, NULL},
-    {"http://user@host/x", NULL, NULL},
-    {"http://host/x y", NULL, NULL},
-    {"", NULL, NULL},
+    {"http://127.0.0.1:7202/lifecycle", true},
+    {"https://lifecycle", true},
+    {"http://[::1]:7202/a/b//", true},
+    {"lifecycle:7202", false},
+    {"ftp://lifecycle/", false},
+    {"http:///x", false},
+    {"http://user@host/x", false},
+    {"http://host/x y", false},
+    {"http://host/x?y", false},
+    {"", false},
 };
 
-START_TEST(url_is_taken_apart)
+START_TEST(url_is_checked)
 {
-    struct pub_url url;
     struct trk_err err = {0};
-    int n = pub_url_parse(&url, urls[_i].url, &err);
-    if (urls[_i].host == NULL) {
-        ck_assert_int_eq(n, TRK_INVALID);
-        return;
-    }
-    ck_assert_int_eq(n, 0);
-    ck_assert_str_eq(url.host, urls[_i].host);
-    ck_assert_str_eq(url.path, urls[_i].path);
+    int n = pub_config_check_url(urls[_i].url, &err);
+    ck_assert_int_eq(n, urls[_i].is_fine ? 0 : TRK_INVALID);
 }
 END_TEST
 
@@ -174,10 +100,7 @@ int main(void)
     Suite *suite = suite_create("input");
     TCase *tc = tcase_create("input");
     tcase_add_loop_test(tc, token_is_found, 0, TRK_COUNT(tokens));
-    tcase_add_test(tc, events_are_read_however_they_are_cut);
-    tcase_add_test(tc, endless_event_is_a_fault);
-    tcase_add_test(tc, chunked_answer_is_joined_when_whole);
-    tcase_add_loop_test(tc, url_is_taken_apart, 0, TRK_COUNT(urls));
+    tcase_add_loop_test(tc, url_is_checked, 0, TRK_COUNT(urls));
     tcase_add_test(tc, text_is_escaped_and_bounded);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
