@@ -41,10 +41,15 @@ int api_acquire(struct trk_request *req, struct trk_pg **ret, struct trk_err *er
 int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;
 /* The text of the token that came with the request, or NULL. Borrows. */
 const char *api_token_text(struct trk_request *req);
-/* Verifies the token and looks its subject up. `filter` may be NULL. TRK_UNAUTHENTICATED. */
-struct subject_filter;
-int api_authenticate(struct trk_request *req, struct trk_pg *conn,
-                     const struct subject_filter *filter, struct subject **ret,
+/* Is the token's signature right? Needs no database. TRK_UNAUTHENTICATED. */
+int api_verify(struct trk_request *req, struct trk_token *ret, struct trk_err *err) TRK_MUST_CHECK;
+/* The caller whose token says `claims` and is `known` to the database (NULL for an internal one).
+ * TRK_UNAUTHENTICATED: a user who was deactivated. */
+int api_caller_of(struct trk_request *req, const struct trk_token *claims, struct subject *known,
+                  struct subject **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* Verifies the token and looks its subject up on a connection that it acquires for the caller
+ * (trk_pg_auto; also when it fails). TRK_UNAUTHENTICATED. */
+int api_authenticate(struct trk_request *req, struct trk_pg **ret_conn, struct subject **ret,
                      struct trk_err *err) TRK_MUST_CHECK;
 /* options.authorize of the server. */
 int api_authorize(struct trk_request *req, const char *access, struct trk_err *err);

@@ -8,8 +8,7 @@
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
-#include "lifecycle/store/setting.h"
-#include "lifecycle/store/subject.h"
+#include "lifecycle/store/call.h"
 
 /* Questions about the token that asks. They are public routes: what is asked is whether it may. */
 
@@ -18,14 +17,14 @@ static const char *endpoint_param(struct trk_request *req)
     return talloc_asprintf(trk_req_mem(req), "/%s", trk_req_param(req, "endpoint"));
 }
 
-/* -- may this token call this path of this job? The gateway asks on every miss of its cache -- */
+/* -- may this token call this path of this job? The original's gateway asks for every call -- */
 
-static bool is_public(const struct job_call_target *target, const char *path)
+static bool is_public(const struct call_question *question, const char *path)
 {
     if (trk_endpoint_is_always_public(path)) {
         return true;
     }
-    for (const char *line = target->public_endpoints; line != NULL && *line != '\0';) {
+    for (const char *line = question->public_endpoints; line != NULL && *line != '\0';) {
         size_t len = strcspn(line, "\n");
         char endpoint[513];
         (void)snprintf(endpoint, sizeof(endpoint), "%.*s", (int)len, line);
@@ -43,8 +42,6 @@ static int reply_decision(struct trk_request *req, const struct job *job,
                           const struct subject *caller, bool any_path)
 {
     char name[600];
-    struct job shown = *job;
-    shown.manifest = shown.error = shown.notice = shown.infrastructure_stats = NULL;
     if (caller != NULL) {
         (void)subject_describe(caller, name, sizeof(name));
     }
@@ -52,7 +49,7 @@ static int reply_decision(struct trk_request *req, const struct job *job,
                                ? json_integer(caller->valid_for_ms)
                                : json_null();
     return trk_reply_json(req, 200,
-                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, &shown),
+                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, job),
                                     "caller", caller != NULL ? name : NULL, "decision",
                                     any_path ? "any_path" : "exact_path", "valid_for_ms",
                                     valid_for_ms, "remote_gateway_url", "remote_gateway_token"));
@@ -71,41 +68,71 @@ static int refuse_call(struct trk_request *req, const struct subject *caller, co
                        who, job->name, job->version, path);
 }
 
+static int ask(struct trk_request *req, struct trk_pg *conn, const struct trk_token *claims,
+               struct call_question *ret, struct trk_err *err)
+{
+    const char *token = claims->type != TRK_SUBJECT_INTERNAL ? api_token_text(req) : NULL;
+    int code = call_store_ask(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                              trk_req_param(req, "version"), token, ret, err);
+    return code == 0 && ret->is_maintenance
+               ? trk_err_set(err, TRK_UNAVAILABLE,
+                             "Racetrack is in maintenance mode; try again when it is over")
+               : code;
+}
+
+/* Who may not call the family does not learn which jobs there are. */
+static int refuse_missing(struct trk_request *req, const struct subject *caller,
+                          const struct call_question *q, struct trk_err *err)
+{
+    const struct job asked = {.name = trk_req_param(req, "name"),
+                              .version = trk_req_param(req, "version")};
+    if (!subject_can(caller, SCOPE_CALL_JOB, asked.name, NULL, NULL)) {
+        return refuse_call(req, caller, &asked, "", err);
+    }
+    *err = q->job_err;
+    return err->code;
+}
+
 static int get_can_call(struct trk_request *req, struct trk_err *err)
 {
     const char *path = endpoint_param(req);
+    bool is_anonymous = api_token_text(req) == NULL;
+    struct trk_token claims = {.type = TRK_SUBJECT_INTERNAL};
+    struct call_question q;
     trk_pg_auto struct trk_pg *conn = NULL;
-    struct job_call_target target;
-    int code = api_acquire(req, &conn, err);
+    int code = is_anonymous ? 0 : api_verify(req, &claims, err);
     if (code == 0) {
-        code = job_store_call_target(conn, trk_req_mem(req), trk_req_param(req, "name"),
-                                     trk_req_param(req, "version"), &target, err);
+        code = api_acquire(req, &conn, err);
+    }
+    if (code == 0) {
+        code = ask(req, conn, &claims, &q, err);
     }
     if (code < 0) {
         return code;
     }
-    if (target.maintenance) {
-        return trk_err_set(err, TRK_UNAVAILABLE,
-                           "Racetrack is in maintenance mode; try again when it is over");
+    if (q.job != NULL && is_public(&q, path)) {
+        return reply_decision(req, q.job, NULL, false);
     }
-    const struct job *job = target.job;
-    if (job == NULL) {
-        return err->code; /* 404 by job_store_call_target */
+    if (is_anonymous) {
+        return api_verify(req, &claims, err); /* says that there is no token */
     }
-    if (is_public(&target, path)) {
-        return reply_decision(req, job, NULL, false);
+    if (q.caller == NULL && claims.type != TRK_SUBJECT_INTERNAL) {
+        *err = q.caller_err;
+        return err->code;
     }
-    const struct subject_filter filter = {.scope = SCOPE_CALL_JOB, .job_name = job->name};
     struct subject *caller;
-    code = api_authenticate(req, conn, &filter, &caller, err);
+    code = api_caller_of(req, &claims, q.caller, &caller, err);
     if (code < 0) {
         return code;
     }
-    bool any_path = subject_can(caller, SCOPE_CALL_JOB, job->name, job->version, NULL);
-    if (!any_path && !subject_can(caller, SCOPE_CALL_JOB, job->name, job->version, path)) {
-        return refuse_call(req, caller, job, path, err);
+    if (q.job == NULL) {
+        return refuse_missing(req, caller, &q, err);
     }
-    return reply_decision(req, job, caller, any_path);
+    bool any_path = subject_can(caller, SCOPE_CALL_JOB, q.job->name, q.job->version, NULL);
+    if (!any_path && !subject_can(caller, SCOPE_CALL_JOB, q.job->name, q.job->version, path)) {
+        return refuse_call(req, caller, q.job, path, err);
+    }
+    return reply_decision(req, q.job, caller, any_path);
 }
 
 /* -- is this token allowed …? 202, or the refusal -- */
@@ -115,19 +142,12 @@ static int answer_allowed(struct trk_request *req, const char *endpoint, struct 
     const char *scope;
     const char *name = trk_req_param(req, "name");
     const char *version = trk_req_param(req, "version");
-    int code = api_scope_param(req, &scope, err);
-    if (code == 0 && api_token_text(req) == NULL) {
-        struct subject *nobody;
-        return api_authenticate(req, NULL, NULL, &nobody, err);
-    }
     trk_pg_auto struct trk_pg *conn = NULL;
     struct subject *who;
     struct job *job;
+    int code = api_scope_param(req, &scope, err);
     if (code == 0) {
-        code = api_acquire(req, &conn, err);
-    }
-    if (code == 0) {
-        code = api_authenticate(req, conn, NULL, &who, err);
+        code = api_authenticate(req, &conn, &who, err);
     }
     if (code == 0) {
         code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);

@@ -68,42 +68,50 @@ const char *api_token_text(struct trk_request *req)
     return NULL;
 }
 
-int api_authenticate(struct trk_request *req, struct trk_pg *conn,
-                     const struct subject_filter *filter, struct subject **ret, struct trk_err *err)
+int api_verify(struct trk_request *req, struct trk_token *ret, struct trk_err *err)
 {
     const char *text = api_token_text(req);
-    if (text == NULL) {
-        return trk_err_set(err, TRK_UNAUTHENTICATED,
-                           "auth token not found in a header X-Racetrack-Auth");
-    }
-    struct trk_token claims;
-    int code = trk_jwt_verify(text, api_lifecycle(req)->auth_key, &claims, err);
-    if (code < 0) {
-        return code;
-    }
+    return text != NULL ? trk_jwt_verify(text, api_lifecycle(req)->auth_key, ret, err)
+                        : trk_err_set(err, TRK_UNAUTHENTICATED,
+                                      "auth token not found in a header X-Racetrack-Auth");
+}
+
+int api_caller_of(struct trk_request *req, const struct trk_token *claims, struct subject *known,
+                  struct subject **ret, struct trk_err *err)
+{
     void *mem = trk_req_mem(req);
-    struct subject *subject;
-    if (claims.type == TRK_SUBJECT_INTERNAL) {
+    struct subject *subject = known;
+    if (claims->type == TRK_SUBJECT_INTERNAL) {
         subject = talloc_zero(mem, struct subject);
         subject->type = TRK_SUBJECT_INTERNAL;
-        subject->is_active = true;
-    } else {
-        code = subject_store_by_token(conn, mem, text, filter, &subject, err);
-        if (code < 0) {
-            return code;
-        }
-        if (!subject->is_active) {
-            return trk_err_set(err, TRK_UNAUTHENTICATED,
-                               "this user is not active; an administrator has to activate it");
-        }
+    } else if (!subject->is_active) {
+        return trk_err_set(err, TRK_UNAUTHENTICATED,
+                           "this user is not active; an administrator has to activate it");
     }
-    subject->claims = claims;
+    subject->is_active = true;
+    subject->claims = *claims;
     if (subject->name == NULL) {
-        subject->name = talloc_strdup(mem, claims.subject);
+        subject->name = talloc_strdup(mem, claims->subject);
     }
-    subject->token = text;
+    subject->token = api_token_text(req);
     *ret = subject;
     return 0;
+}
+
+int api_authenticate(struct trk_request *req, struct trk_pg **ret_conn, struct subject **ret,
+                     struct trk_err *err)
+{
+    struct trk_token claims;
+    struct subject *known = NULL;
+    int code = api_verify(req, &claims, err); /* needs no database */
+    if (code == 0) {
+        code = api_acquire(req, ret_conn, err);
+    }
+    if (code == 0 && claims.type != TRK_SUBJECT_INTERNAL) {
+        code = subject_store_by_token(*ret_conn, trk_req_mem(req), api_token_text(req), &known,
+                                      err);
+    }
+    return code < 0 ? code : api_caller_of(req, &claims, known, ret, err);
 }
 
 static int wrong_type(const struct subject *subject, const char *wanted, struct trk_err *err)
@@ -204,14 +212,8 @@ int api_authorize(struct trk_request *req, const char *access, struct trk_err *e
 {
     struct api_caller *caller = talloc_zero(trk_req_mem(req), struct api_caller);
     trk_req_set_subject(req, caller);
-    if (api_token_text(req) == NULL) { /* needs no database */
-        return api_authenticate(req, NULL, NULL, &caller->subject, err);
-    }
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = api_authenticate(req, conn, NULL, &caller->subject, err);
-    }
+    int code = api_authenticate(req, &conn, &caller->subject, err);
     return code < 0 ? code : check_access(req, conn, caller, access, err);
 }
 

@@ -47,7 +47,7 @@ static bool is_still_allowed(struct stream *s)
         return true;
     }
     if (trk_pg_acquire(s->lc->pool, &conn, NULL) < 0 ||
-        subject_store_by_token(conn, r, r->token, NULL, &subject, NULL) < 0 ||
+        subject_store_by_token(conn, r, r->token, &subject, NULL) < 0 ||
         !subject->is_active) {
         return false;
     }

@@ -4,14 +4,6 @@
 #include "libtrack/data/version.h"
 #include "lifecycle/store/rows.h"
 
-#define COLUMNS                                                                                    \
-    "j.id, j.family_id, j.name, j.version, j.status, j.manifest, j.internal_name, j.error, "       \
-    "j.notice, j.image_tag, j.deployed_by, j.infrastructure_target, j.replica_internal_names, "    \
-    "j.job_type_version, j.infrastructure_stats, j.generation_id, j.image_name, j.image_digest, "  \
-    "j.source_digest, j.spec_digest, extract(epoch from j.create_time)::bigint as create_time, "   \
-    "extract(epoch from j.update_time)::bigint as update_time, "                                   \
-    "extract(epoch from j.last_call_time)::bigint as last_call_time"
-
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct job *job)
 {
     *job = (struct job){
@@ -41,7 +33,7 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct job
     };
 }
 
-static struct job *new_job(void *mem, const struct trk_pg_result *res)
+struct job *job_of_first_row(void *mem, const struct trk_pg_result *res)
 {
     struct job *job = row_array(mem, struct job, 1);
     fill(job, res, 0, job);
@@ -53,7 +45,7 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
-                            "select " COLUMNS
+                            "select " JOB_COLUMNS
                             " from registry_job j where j.name = $1 and j.version = $2",
                             "ss", name, version);
     if (code < 0) {
@@ -62,7 +54,7 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
     }
-    *ret = new_job(mem, res);
+    *ret = job_of_first_row(mem, res);
     return 0;
 }
 
@@ -71,7 +63,7 @@ int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job 
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
-                            "select " COLUMNS " from registry_job j where $1::text is null or "
+                            "select " JOB_COLUMNS " from registry_job j where $1::text is null or "
                             "j.name = $1 order by j.name, j.version",
                             "s", name);
     if (code < 0) {
@@ -87,9 +79,8 @@ int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job 
     return 0;
 }
 
-/* An alias of a version to the version it stands for now; *ret_version hangs on mem. */
-static int resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
-                           const char **ret_version, struct trk_err *err)
+int job_store_resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
+                              const char **ret_version, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
@@ -123,46 +114,12 @@ int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const ch
                       struct job **ret, struct trk_err *err)
 {
     if (trk_version_is_alias(version)) {
-        int code = resolve_version(conn, mem, name, version, &version, err);
+        int code = job_store_resolve_version(conn, mem, name, version, &version, err);
         if (code < 0) {
             return code;
         }
     }
     return job_store_get(conn, mem, name, version, ret, err);
-}
-
-int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, const char *version,
-                          struct job_call_target *ret, struct trk_err *err)
-{
-    const char *resolved = version;
-    int missing = 0;
-    if (trk_version_is_alias(version)) {
-        missing = resolve_version(conn, mem, name, version, &resolved, err);
-        if (missing < 0 && missing != TRK_NOT_FOUND) {
-            return missing;
-        }
-    }
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
-        conn, &res, err,
-        "select m.value as maintenance, (select string_agg(p.endpoint, E'\\n') from "
-        "registry_publicendpointrequest p where p.job_id = j.id and p.active) as "
-        "endpoints, " COLUMNS
-        " from (select (select value #>> '{}' from registry_setting where name = "
-        "'maintenance_mode') as value) m left join registry_job j on j.name = $1 and j.version = "
-        "$2",
-        "ss", name, resolved);
-    if (code < 0) {
-        return code;
-    }
-    const char *maintenance = trk_pg_text(res, 0, "maintenance");
-    ret->maintenance = maintenance != NULL && strcmp(maintenance, "true") == 0;
-    ret->job = trk_pg_is_null(res, 0, "id") ? NULL : new_job(mem, res);
-    ret->public_endpoints = row_text(mem, res, 0, "endpoints");
-    if (ret->job == NULL && missing == 0) {
-        (void)trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
-    }
-    return 0;
 }
 
 int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *err)

@@ -34,15 +34,10 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
  * TRK_NOT_FOUND. */
 int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const char *version,
                       struct job **ret, struct trk_err *err) TRK_MUST_CHECK;
-/* Everything that a decision about a call needs of a job, in one query (two for an alias). A
- * missing job is no failure here: `job` is NULL then and `err` says which is missing. */
-struct job_call_target {
-    bool maintenance; /* of the whole platform */
-    struct job *job;
-    const char *public_endpoints; /* the active ones, a line each; or NULL */
-};
-int job_store_call_target(struct trk_pg *conn, void *mem, const char *name, const char *version,
-                          struct job_call_target *ret, struct trk_err *err) TRK_MUST_CHECK;
+/* An alias of a version to the version it stands for now; *ret_version hangs on mem.
+ * TRK_NOT_FOUND. */
+int job_store_resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
+                              const char **ret_version, struct trk_err *err) TRK_MUST_CHECK;
 /* Jobs of one family (name) or all (NULL), ordered by name, version. *ret is a talloc array. */
 int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
                    size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;

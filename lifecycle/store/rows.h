@@ -1,5 +1,6 @@
 /*
- * rows.h - small helpers of the store files: result columns onto a talloc context.
+ * rows.h - small helpers of the store files: result columns onto a talloc context, and what two of
+ * them read.
  */
 #ifndef LIFECYCLE_STORE_ROWS_H
 #define LIFECYCLE_STORE_ROWS_H
@@ -7,6 +8,8 @@
 #include <talloc.h>
 
 #include "libtrack/pg/pg.h"
+#include "lifecycle/domain/subject.h"
+#include "lifecycle/store/job.h"
 
 /* NULL for SQL null. */
 static inline const char *row_text(void *mem, const struct trk_pg_result *res, int row,
@@ -32,5 +35,33 @@ static inline const char *row_text(void *mem, const struct trk_pg_result *res, i
         }                                                                                          \
         array_;                                                                                    \
     })
+
+/* -- jobs (job.c): `j` is registry_job -- */
+
+#define JOB_COLUMNS_SHORT                                                                          \
+    "j.id, j.family_id, j.name, j.version, j.status, j.internal_name, j.image_tag, "               \
+    "j.deployed_by, j.infrastructure_target, j.replica_internal_names, j.job_type_version, "       \
+    "j.generation_id, j.image_name, j.image_digest, j.source_digest, j.spec_digest, "              \
+    "extract(epoch from j.create_time)::bigint as create_time, extract(epoch from "                \
+    "j.update_time)::bigint as update_time, extract(epoch from j.last_call_time)::bigint as "      \
+    "last_call_time"
+#define JOB_COLUMNS JOB_COLUMNS_SHORT ", j.manifest, j.error, j.notice, j.infrastructure_stats"
+struct job *job_of_first_row(void *mem, const struct trk_pg_result *res);
+
+/* -- tokens and their subjects (subject.c): `t` is registry_authtoken, `s` registry_authsubject,
+ * `u` auth_user, `p` registry_authresourcepermission -- */
+
+#define TOKEN_COLUMNS                                                                              \
+    "t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() as "         \
+    "expired, case when t.expiry_time is null then 0 else greatest(1, extract(epoch from "         \
+    "t.expiry_time - now()) * 1000)::bigint end as valid_for_ms, t.last_use_time is null or "      \
+    "t.last_use_time < date_trunc('day', now()) as not_used_today, s.id as subject_id, "           \
+    "u.username, u.is_active, u.is_staff, s.esc_id, (select name from registry_esc e where e.id "  \
+    "= s.esc_id) as esc_name, (select name from registry_jobfamily f where f.id = "                \
+    "s.job_family_id) as family_name"
+/* The subject of the first row's token with the permissions of all rows, or TRK_UNAUTHENTICATED:
+ * unknown (token_id is null), revoked, expired. Notes the use. */
+int subject_of_rows(struct trk_pg *conn, void *mem, const struct trk_pg_result *res,
+                    struct subject **ret, struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -11,10 +11,11 @@
 #define SUBJECT_COLUMNS                                                                            \
     "s.id as subject_id, u.username, u.is_active, u.is_staff, s.esc_id, (select name from "        \
     "registry_esc e where e.id = s.esc_id) as esc_name, (select name from registry_jobfamily f "   \
-    "where f.id = s.job_family_id) as family_name, p.scope, (select name from "                    \
-    "registry_jobfamily f where f.id = p.job_family_id) as on_family, (select name from "          \
-    "registry_job j where j.id = p.job_id) as on_job, (select version from registry_job j where "  \
-    "j.id = p.job_id) as on_version, p.endpoint"
+    "where f.id = s.job_family_id) as family_name, " PERMISSION_COLUMNS
+#define PERMISSION_COLUMNS                                                                         \
+    "p.scope, (select name from registry_jobfamily f where f.id = p.job_family_id) as on_family, " \
+    "(select name from registry_job j where j.id = p.job_id) as on_job, (select version from "     \
+    "registry_job j where j.id = p.job_id) as on_version, p.endpoint"
 #define SUBJECT_JOINS                                                                              \
     " left join auth_user u on u.id = s.user_id left join registry_authresourcepermission p on "   \
     "p.auth_subject_id = s.id "
@@ -70,31 +71,10 @@ static int note_use(struct trk_pg *conn, const char *token_id, struct trk_err *e
                         "s", token_id);
 }
 
-int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
-                           const struct subject_filter *filter, struct subject **ret,
-                           struct trk_err *err)
+int subject_of_rows(struct trk_pg *conn, void *mem, const struct trk_pg_result *res,
+                    struct subject **ret, struct trk_err *err)
 {
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
-        conn, &res, err,
-        "select t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() "
-        "as "
-        "expired, case when t.expiry_time is null then 0 else greatest(1, "
-        "extract(epoch from t.expiry_time - now()) * 1000)::bigint end as "
-        "valid_for_ms, t.last_use_time is null or t.last_use_time < date_trunc('day', now()) as "
-        "not_used_today, " SUBJECT_COLUMNS " from registry_authtoken t join registry_authsubject s "
-        "on s.id = t.auth_subject_id" SUBJECT_JOINS
-        "and ($2::text is null or p.scope in ($2, 'full_access')) and ($3::text is null or "
-        "((p.job_id is null or exists (select 1 from registry_job x where x.id = p.job_id and "
-        "x.name = $3)) and (p.job_family_id is null or exists (select 1 from registry_jobfamily x "
-        "where x.id = p.job_family_id and x.name = $3)))) where t.token = $1 order by t.active "
-        "desc, expired",
-        "sss", token, filter != NULL ? filter->scope : NULL,
-        filter != NULL ? filter->job_name : NULL);
-    if (code < 0) {
-        return code;
-    }
-    if (trk_pg_rows(res) == 0) {
+    if (trk_pg_rows(res) == 0 || trk_pg_is_null(res, 0, "token_id")) {
         return trk_err_set(err, TRK_UNAUTHENTICATED, "wrong credentials: token is unknown");
     }
     if (!trk_pg_bool(res, 0, "active")) {
@@ -107,13 +87,26 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
     subject->token_id = row_text(subject, res, 0, "token_id");
     subject->valid_for_ms = trk_pg_int(res, 0, "valid_for_ms");
     if (trk_pg_bool(res, 0, "not_used_today")) {
-        code = note_use(conn, subject->token_id, err);
+        int code = note_use(conn, subject->token_id, err);
         if (code < 0) {
             return code;
         }
     }
     *ret = subject;
     return 0;
+}
+
+int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token, struct subject **ret,
+                           struct trk_err *err)
+{
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select " TOKEN_COLUMNS ", " PERMISSION_COLUMNS
+                            " from registry_authtoken t join registry_authsubject s on s.id = "
+                            "t.auth_subject_id" SUBJECT_JOINS
+                            "where t.token = $1 order by t.active desc, expired",
+                            "s", token);
+    return code < 0 ? code : subject_of_rows(conn, mem, res, ret, err);
 }
 
 int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,

@@ -15,15 +15,9 @@
 #include "libtrack/pg/pg.h"
 #include "lifecycle/domain/subject.h"
 
-/* Which permission rows are worth fetching; zeroed: all. */
-struct subject_filter {
-    const char *scope;    /* rows of this scope (and full_access) */
-    const char *job_name; /* rows that can cover a job of this name */
-};
 /* Whose token is this text? 0 and the subject (is_active false for a user who was deactivated), or
  * TRK_UNAUTHENTICATED: unknown, revoked, expired. `claims` stay zeroed. */
-int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token,
-                           const struct subject_filter *filter, struct subject **ret,
+int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token, struct subject **ret,
                            struct trk_err *err) TRK_MUST_CHECK;
 /* A subject as of now, with all permissions (a deployment checks again before it takes effect).
  * TRK_NOT_FOUND. */

@@ -9,6 +9,7 @@
 #include "libtrack/config/profile.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
+#include "lifecycle/store/call.h"
 #include "lifecycle/store/endpoint.h"
 #include "lifecycle/store/esc.h"
 #include "lifecycle/store/event.h"
@@ -163,7 +164,7 @@ START_TEST(a_family_comes_with_a_token_of_its_own)
     ck_assert_int_eq(claims.type, TRK_SUBJECT_JOB_FAMILY);
     ck_assert_str_eq(claims.subject, "family");
     struct subject *who;
-    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    must(subject_store_by_token(conn, mem, token, &who, &err));
     ck_assert_int_eq(who->type, TRK_SUBJECT_JOB_FAMILY);
     ck_assert_str_eq(who->name, "family");
     ck_assert_uint_eq(who->permission_count, 0);
@@ -184,7 +185,7 @@ START_TEST(tokens_are_known_revoked_or_expired)
     const char *subject;
     const char *token = esc_with_token("esc-tokens", &subject);
     struct subject *who;
-    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    must(subject_store_by_token(conn, mem, token, &who, &err));
     ck_assert_str_eq(who->name, "name of it");
     struct token_row *rows;
     size_t count;
@@ -192,17 +193,14 @@ START_TEST(tokens_are_known_revoked_or_expired)
     ck_assert_uint_eq(count, 1);
     ck_assert_int_gt(rows[0].last_use_time, 0);
     must(token_store_revoke(conn, subject, rows[0].id, &err));
-    ck_assert_int_eq(subject_store_by_token(conn, mem, token, NULL, &who, &err),
-                     TRK_UNAUTHENTICATED);
+    ck_assert_int_eq(subject_store_by_token(conn, mem, token, &who, &err), TRK_UNAUTHENTICATED);
     ck_assert_ptr_nonnull(strstr(err.text, "revoked"));
     must(token_store_create(conn, mem, subject, TRK_SUBJECT_ESC, "esc-tokens", trk_wall_s() - 5,
                             KEY, &token, &err));
-    ck_assert_int_eq(subject_store_by_token(conn, mem, token, NULL, &who, &err),
-                     TRK_UNAUTHENTICATED);
+    ck_assert_int_eq(subject_store_by_token(conn, mem, token, &who, &err), TRK_UNAUTHENTICATED);
     ck_assert_ptr_nonnull(strstr(err.text, "expired"));
     ck_assert_int_eq(token_store_current(conn, mem, subject, &token, &err), TRK_NOT_FOUND);
-    ck_assert_int_eq(subject_store_by_token(conn, mem, "a.b.c", NULL, &who, &err),
-                     TRK_UNAUTHENTICATED);
+    ck_assert_int_eq(subject_store_by_token(conn, mem, "a.b.c", &who, &err), TRK_UNAUTHENTICATED);
     ck_assert_ptr_null(strstr(err.text, "a.b.c"));
     ck_assert_int_eq(token_store_revoke(conn, subject, "no-such", &err), TRK_NOT_FOUND);
 }
@@ -225,18 +223,19 @@ START_TEST(permissions_come_with_what_they_are_on)
     ck_assert_int_eq(last_event(), before); /* nothing new: nobody is told */
     must(permission_store_grant_deployer(conn, subject, job->id, &err));
     struct subject *who;
-    must(subject_store_by_token(conn, mem, token, NULL, &who, &err));
+    must(subject_store_by_token(conn, mem, token, &who, &err));
     ck_assert_uint_eq(who->permission_count, 5);
     ck_assert(subject_can(who, SCOPE_DELETE_JOB, "granted", "1.0.0", NULL));
     ck_assert(!subject_can(who, SCOPE_DELETE_JOB, "other", "1.0.0", NULL));
     ck_assert(subject_can(who, SCOPE_CALL_JOB, "other", "1.0.0", "/x"));
     ck_assert(!subject_can(who, SCOPE_CALL_JOB, "other", "1.0.0", NULL));
-    const struct subject_filter filter = {.scope = SCOPE_CALL_JOB, .job_name = "other"};
-    must(subject_store_by_token(conn, mem, token, &filter, &who, &err));
-    ck_assert_uint_eq(who->permission_count, 1);
-    const struct subject_filter nothing = {.scope = SCOPE_CALL_JOB, .job_name = "third"};
-    must(subject_store_by_token(conn, mem, token, &nothing, &who, &err));
-    ck_assert_uint_eq(who->permission_count, 0);
+    struct call_question q; /* knows those that concern calls of the job */
+    must(call_store_ask(conn, mem, "other", "1.0.0", token, &q, &err));
+    ck_assert_uint_eq(q.caller->permission_count, 1);
+    ck_assert(subject_can(q.caller, SCOPE_CALL_JOB, "other", "1.0.0", "/x"));
+    must(call_store_ask(conn, mem, "granted", "latest", token, &q, &err));
+    ck_assert_uint_eq(q.caller->permission_count, 1);
+    ck_assert(subject_can(q.caller, SCOPE_CALL_JOB, "granted", "1.0.0", NULL));
     must(job_store_delete(conn, "granted", "1.0.0", true, &err));
     must(subject_store_get(conn, mem, subject, &who, &err));
     ck_assert_uint_eq(who->permission_count, 1); /* the rows on the job went with it */
@@ -247,7 +246,7 @@ START_TEST(a_call_target_says_what_a_decision_needs)
 {
     add_job("target", "1.0.0", JOB_RUNNING);
     struct job *job;
-    struct job_call_target target;
+    struct call_question target;
     must(job_store_get(conn, mem, "target", "1.0.0", &job, &err));
     must(endpoint_store_request(conn, job->id, "/open", &err));
     must(endpoint_store_request(conn, job->id, "/open", &err));
@@ -256,24 +255,26 @@ START_TEST(a_call_target_says_what_a_decision_needs)
                       "update registry_publicendpointrequest set active = true where endpoint = "
                       "'/open'",
                       ""));
-    must(job_store_call_target(conn, mem, "target", "latest", &target, &err));
+    must(call_store_ask(conn, mem, "target", "latest", NULL, &target, &err));
     ck_assert_str_eq(target.job->version, "1.0.0");
     ck_assert_str_eq(target.public_endpoints, "/open");
-    ck_assert(!target.maintenance);
+    ck_assert(!target.is_maintenance);
     json_auto_t *on = json_string("true");
     must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, on, &err));
-    must(job_store_call_target(conn, mem, "target", "latest", &target, &err));
-    ck_assert(target.maintenance);
+    must(call_store_ask(conn, mem, "target", "latest", NULL, &target, &err));
+    ck_assert(target.is_maintenance);
     ck_assert_int_eq(setting_store_refuse_in_maintenance(conn, &err), TRK_UNAVAILABLE);
     json_auto_t *off = json_false();
     must(setting_store_set(conn, SETTING_MAINTENANCE_MODE, off, &err));
     must(setting_store_refuse_in_maintenance(conn, &err));
-    must(job_store_call_target(conn, mem, "target", "9.9.9", &target, &err));
+    must(call_store_ask(conn, mem, "target", "9.9.9", NULL, &target, &err));
     ck_assert_ptr_null(target.job);
-    ck_assert_int_eq(err.code, TRK_NOT_FOUND);
-    must(job_store_call_target(conn, mem, "no-such", "latest", &target, &err));
+    ck_assert_int_eq(target.job_err.code, TRK_NOT_FOUND);
+    ck_assert_int_eq(target.caller_err.code, TRK_UNAUTHENTICATED);
+    must(call_store_ask(conn, mem, "no-such", "latest", NULL, &target, &err));
     ck_assert_ptr_null(target.job);
-    ck_assert_int_eq(err.code, TRK_NOT_FOUND);
+    ck_assert_int_eq(target.job_err.code, TRK_NOT_FOUND);
+    ck_assert_int_eq(target.caller_err.code, TRK_UNAUTHENTICATED);
 }
 END_TEST
 

@@ -1,0 +1,58 @@
+#include "lifecycle/store/call.h"
+
+#include <string.h>
+
+#include "libtrack/data/version.h"
+#include "lifecycle/domain/permission.h"
+#include "lifecycle/store/rows.h"
+
+int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char *version,
+                   const char *token, struct call_question *ret, struct trk_err *err)
+{
+    *ret = (struct call_question){0};
+    const char *exact = version;
+    int missing = 0;
+    if (trk_version_is_alias(version)) {
+        missing = job_store_resolve_version(conn, mem, name, version, &exact, &ret->job_err);
+        if (missing < 0 && missing != TRK_NOT_FOUND) {
+            *err = ret->job_err;
+            return missing;
+        }
+    }
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select m.value as maintenance, (select string_agg(e.endpoint, E'\\n') from "
+        "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
+        "endpoints, null::text as manifest, null::text as error, null::text as notice, null::text "
+        "as infrastructure_stats, " JOB_COLUMNS_SHORT ", " TOKEN_COLUMNS
+        ", p.scope, case when p.job_family_id is not null then f.name end as on_family, case when "
+        "p.job_id is not null then j.name end as on_job, case when p.job_id is not null then "
+        "j.version end as on_version, p.endpoint from (select (select value #>> '{}' from "
+        "registry_setting where name = 'maintenance_mode') as value) m left join registry_jobfamily f "
+        "on f.name = $1 left join registry_job j on j.name = $1 and j.version = $2 left join registry_authtoken t on t.token = $3 left join "
+        "registry_authsubject s on s.id = t.auth_subject_id left join auth_user u on u.id = "
+        "s.user_id left join registry_authresourcepermission p on p.auth_subject_id = s.id and "
+        "p.scope in ('" SCOPE_CALL_JOB "', '" SCOPE_FULL_ACCESS
+        "') and (p.job_id is null or p.job_id = j.id) and (p.job_family_id is null or "
+        "p.job_family_id = f.id) order by t.active desc, expired",
+        "sss", name, exact, token);
+    if (code < 0) {
+        return code;
+    }
+    const char *maintenance = trk_pg_text(res, 0, "maintenance");
+    ret->is_maintenance = maintenance != NULL && strcmp(maintenance, "true") == 0;
+    ret->public_endpoints = row_text(mem, res, 0, "endpoints");
+    if (!trk_pg_is_null(res, 0, "id")) {
+        ret->job = job_of_first_row(mem, res);
+    } else if (missing == 0) {
+        (void)trk_err_set(&ret->job_err, TRK_NOT_FOUND, "no job named %s in version %s", name,
+                          version);
+    }
+    code = subject_of_rows(conn, mem, res, &ret->caller, &ret->caller_err);
+    if (code < 0 && code != TRK_UNAUTHENTICATED) {
+        *err = ret->caller_err;
+        return code;
+    }
+    return 0;
+}
