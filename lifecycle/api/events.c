@@ -47,8 +47,7 @@ static bool is_still_allowed(struct stream *s)
         return true;
     }
     if (trk_pg_acquire(s->lc->pool, &conn, NULL) < 0 ||
-        subject_store_by_token(conn, r, r->token, &subject, NULL) < 0 ||
-        !subject->is_active) {
+        subject_store_by_token(conn, r, r->token, &subject, NULL) < 0 || !subject->is_active) {
         return false;
     }
     talloc_free(r->subject);

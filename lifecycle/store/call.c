@@ -25,12 +25,15 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         "select m.value as maintenance, (select string_agg(e.endpoint, E'\\n') from "
         "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
         "endpoints, null::text as manifest, null::text as error, null::text as notice, null::text "
-        "as infrastructure_stats, " JOB_COLUMNS_SHORT ", " TOKEN_COLUMNS
+        "as infrastructure_stats, null::text as image_tag, null::text as "
+        "deployed_by, " JOB_COLUMNS_SHORT ", " TOKEN_COLUMNS
         ", p.scope, case when p.job_family_id is not null then f.name end as on_family, case when "
         "p.job_id is not null then j.name end as on_job, case when p.job_id is not null then "
         "j.version end as on_version, p.endpoint from (select (select value #>> '{}' from "
-        "registry_setting where name = 'maintenance_mode') as value) m left join registry_jobfamily f "
-        "on f.name = $1 left join registry_job j on j.name = $1 and j.version = $2 left join registry_authtoken t on t.token = $3 left join "
+        "registry_setting where name = 'maintenance_mode') as value) m left join "
+        "registry_jobfamily f "
+        "on f.name = $1 left join registry_job j on j.name = $1 and j.version = $2 left join "
+        "registry_authtoken t on t.token = $3 left join "
         "registry_authsubject s on s.id = t.auth_subject_id left join auth_user u on u.id = "
         "s.user_id left join registry_authresourcepermission p on p.auth_subject_id = s.id and "
         "p.scope in ('" SCOPE_CALL_JOB "', '" SCOPE_FULL_ACCESS

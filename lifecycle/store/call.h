@@ -9,8 +9,8 @@
 #include "lifecycle/store/job.h"
 
 struct call_question {
-    bool is_maintenance;          /* of the whole platform */
-    struct job *job;              /* without its manifest and its texts; or NULL */
+    bool is_maintenance; /* of the whole platform */
+    struct job *job;     /* where it is, not what is in it (manifest, error …); or NULL */
     const char *public_endpoints; /* the active ones, a line each; or NULL */
     struct subject *caller;       /* with the permissions that concern calls of this job; or NULL */
     struct trk_err job_err, caller_err; /* why there is none */
