@@ -1,6 +1,7 @@
 #include "libtrack/http/gate.h"
 
 #include <errno.h>
+#include <malloc.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
@@ -16,8 +17,9 @@
 #define ACCEPTS_A_TURN 64
 #define PAIRS_KEPT     4 /* idle ones beyond these go, an eighth each second */
 /* Descriptors that are not for clients: the service's files, database, children. */
-#define FDS_RESERVED 512
-#define FDS_WANTED   65536
+#define FDS_RESERVED  512
+#define FDS_WANTED    65536
+#define TRIM_PAUSE_NS (5 * TRK_NS_PER_S)
 
 enum command { COMMAND_NONE, COMMAND_DRAIN, COMMAND_CUT, COMMAND_END };
 
@@ -264,9 +266,19 @@ static bool obey(struct http_gate *gate)
     return command == COMMAND_END;
 }
 
+/* What large requests leave behind in pieces goes back to the system, now and then. */
+static void trim(struct http_gate *gate)
+{
+    if (gate->now_ns >= gate->trim_ns && atomic_exchange(&gate->server->wants_trim, false)) {
+        gate->trim_ns = gate->now_ns + TRIM_PAUSE_NS;
+        (void)malloc_trim(0);
+    }
+}
+
 static void tick(struct http_gate *gate)
 {
     gate->tick_ns = gate->now_ns + TRK_NS_PER_S;
+    trim(gate);
     struct gate_conn *c = TAILQ_FIRST(&gate->all);
     while (c != NULL) {
         struct gate_conn *next = TAILQ_NEXT(c, all);
@@ -348,7 +360,8 @@ static int wait_ms(const struct http_gate *gate)
     if (!TAILQ_EMPTY(&gate->again)) {
         return 0;
     }
-    if (TAILQ_EMPTY(&gate->all) && gate->idle_count <= PAIRS_KEPT && !gate->is_deaf) {
+    if (TAILQ_EMPTY(&gate->all) && gate->idle_count <= PAIRS_KEPT && !gate->is_deaf &&
+        !atomic_load(&gate->server->wants_trim)) {
         return -1;
     }
     int64_t left = gate->tick_ns - gate->now_ns;

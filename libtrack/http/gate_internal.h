@@ -95,7 +95,7 @@ struct http_gate {
     atomic_int command;
     atomic_size_t busy;
     bool is_draining;
-    int64_t now_ns, tick_ns;
+    int64_t now_ns, tick_ns, trim_ns;
     struct gate_conns all;                 /* in the order of their last request */
     struct gate_conns waiting[2];          /* for a place: whole requests, uploads */
     struct gate_conns again;               /* had their turn and have more to do */

@@ -52,8 +52,21 @@ int http_body_add(struct trk_request *req, const char *bytes, size_t len, struct
     return trk_req_keep_body(req, bytes, len, err);
 }
 
+void http_body_drop(struct trk_request *req)
+{
+    trk_buf_fini(&req->body);
+    (void)atomic_fetch_sub(&req->server->bodies_bytes, req->body_held);
+    req->body_held = 0;
+}
+
 int trk_req_keep_body(struct trk_request *req, const void *bytes, size_t len, struct trk_err *err)
 {
+    size_t all = atomic_fetch_add(&req->server->bodies_bytes, len) + len;
+    req->body_held += len;
+    if (all > HTTP_BODIES_MAX && req->body_held > HTTP_DRAIN_BYTES) {
+        http_body_drop(req);
+        return trk_err_set(err, TRK_UNAVAILABLE, "too many large requests are on their way");
+    }
     return trk_buf_add(&req->body, bytes, len) < 0 ? too_large(req, err) : 0;
 }
 

@@ -26,6 +26,10 @@
 /* A rejected request's body up to this size is read and dropped so that the connection can go on.
  */
 #define HTTP_DRAIN_BYTES (64 * 1024)
+/* All bodies in memory; requests up to HTTP_DRAIN_BYTES do not mind. */
+#define HTTP_BODIES_MAX (64UL << 20)
+/* The memory of larger bodies and answers is given back to the system. */
+#define HTTP_LARGE_BYTES (1024 * 1024)
 /* Slower senders and readers than this (beyond options.timeout_s) are cut off. */
 #define HTTP_RATE_MIN_BYTES_PER_S (16 * 1024)
 
@@ -74,8 +78,10 @@ struct trk_http_server {
     pthread_cond_t idle;  /* no request is left while stopping */
     atomic_size_t active; /* requests between their head and the end of their answer */
     atomic_bool stopping;
-    char *openapi, *docs; /* made on first use */
-    char *docs_policy;    /* Content-Security-Policy of docs */
+    atomic_size_t bodies_bytes; /* of requests in memory */
+    atomic_bool wants_trim;     /* something large was freed */
+    char *openapi, *docs;       /* made on first use */
+    char *docs_policy;          /* Content-Security-Policy of docs */
     struct trk_metric *started, *done, *server_errors;
     struct trk_series *duration;
 };
@@ -120,8 +126,9 @@ struct trk_request {
     /* body */
     uint64_t body_seen;
     bool discard; /* the answer is made; what still comes is dropped */
-    bool must_close;
+    bool must_close, is_large;
     struct trk_buf body;
+    size_t body_held; /* counted in server->bodies_bytes */
     json_t *json;
     /* answer */
     struct http_header *reply_headers;
@@ -141,6 +148,8 @@ int64_t http_body_length(struct trk_request *req);
 int http_body_check(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;
 int http_body_add(struct trk_request *req, const char *bytes, size_t len,
                   struct trk_err *err) TRK_MUST_CHECK;
+/* Frees what is in memory, and its share of the budget. */
+void http_body_drop(struct trk_request *req);
 /* All of it has come: JSON, schema. */
 int http_body_end(struct trk_request *req, struct trk_err *err) TRK_MUST_CHECK;
 

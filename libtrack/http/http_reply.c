@@ -59,6 +59,7 @@ int trk_reply_header(struct trk_request *req, const char *name, const char *valu
 static int reply_owned(struct trk_request *req, int status, const char *content_type, char *bytes,
                        size_t len)
 {
+    req->is_large |= len > HTTP_LARGE_BYTES;
     struct MHD_Response *response = MHD_create_response_from_buffer(len, bytes,
                                                                     MHD_RESPMEM_MUST_FREE);
     return set_reply(req, status, content_type, response);
@@ -72,11 +73,15 @@ static int reply_json_value(struct trk_request *req, int status, const json_t *v
 
 int trk_reply_json(struct trk_request *req, int status, json_t *value)
 {
-    if (value == NULL) {
-        value = json_null();
-    }
-    if (req->is_alias && req->server->options.alias_reply != NULL) {
+    if (value != NULL && req->is_alias && req->server->options.alias_reply != NULL) {
         value = req->server->options.alias_reply(req, value);
+    }
+    if (value == NULL) {
+        struct trk_err err = {0};
+        (void)trk_err_set(&err, TRK_INTERNAL,
+                          "the JSON of the answer could not be made: a text that is not UTF-8?");
+        http_reply_err(req, &err);
+        return 0;
     }
     json_auto_t *owned = value;
     return reply_json_value(req, status, owned);
@@ -84,7 +89,7 @@ int trk_reply_json(struct trk_request *req, int status, json_t *value)
 
 int trk_reply_null(struct trk_request *req)
 {
-    return trk_reply_json(req, 200, NULL);
+    return trk_reply_json(req, 200, json_null());
 }
 
 int trk_reply_empty(struct trk_request *req, int status)
@@ -336,6 +341,9 @@ enum MHD_Result http_reply_queue(struct trk_request *req)
     }
     if (req->must_close || atomic_load(&req->server->stopping)) {
         (void)MHD_add_response_header(response, "Connection", "close");
+    }
+    if (req->is_large || req->body_held > HTTP_LARGE_BYTES) {
+        atomic_store(&req->server->wants_trim, true);
     }
     enum MHD_Result result = MHD_queue_response(req->mhd, (unsigned)req->status, response);
     drop_reply(req);

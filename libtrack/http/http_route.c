@@ -8,6 +8,9 @@
 #include "libtrack/data/json.h"
 #include "libtrack/http/http_internal.h"
 
+/* Who sends to a public route has shown no token. */
+#define PUBLIC_BODY_MAX ((size_t)64 * 1024)
+
 /*
  * A tree of path segments. Below a node: literal segments (sorted, found by bisection), then one
  * parameter, then a rest parameter; tried in this order, going back when a branch has no route for
@@ -209,9 +212,10 @@ static void compile_route(struct http_routes *routes, const struct trk_http_opti
     route->decl = decl;
     route->tag = tag;
     route->query = http_query_parse(decl->query, &route->query_count);
-    route->body_max_bytes = decl->body_max_bytes > 0      ? decl->body_max_bytes
-                            : options->body_max_bytes > 0 ? options->body_max_bytes
-                                                          : 1 << 20;
+    route->body_max_bytes = decl->body_max_bytes > 0              ? decl->body_max_bytes
+                            : strcmp(decl->access, "public") == 0 ? PUBLIC_BODY_MAX
+                            : options->body_max_bytes > 0         ? options->body_max_bytes
+                                                                  : 1 << 20;
     if (decl->request_schema != NULL && (decl->flags & TRK_ROUTE_RAW_BODY) == 0) {
         route->schema = compile_schema(options, decl->request_schema);
     }

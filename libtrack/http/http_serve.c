@@ -291,6 +291,6 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     }
     trk_log_set_tracing_id(NULL);
     json_decref(req->json);
-    trk_buf_fini(&req->body);
+    http_body_drop(req);
     talloc_free(req);
 }

@@ -103,6 +103,8 @@ int trk_http_server_start(const struct trk_http_options *options, struct trk_htt
     }
     /* A thread a connection would spread over 8 malloc arenas a core, each keeping its own peak. */
     (void)mallopt(M_ARENA_MAX, 2);
+    /* Said explicitly it does not grow with what was freed once. */
+    (void)mallopt(M_MMAP_THRESHOLD, 128 * 1024);
     (void)signal(SIGPIPE, SIG_IGN); /* sendfile() has no MSG_NOSIGNAL */
     struct trk_http_server *server = server_new(options);
     server->port = port;

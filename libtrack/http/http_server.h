@@ -23,7 +23,11 @@
  * are descriptors, cost memory only; a head must come within 15 s and 32 KiB; a body or answer that
  * moves slower than 16 KiB/s beyond timeout_s is cut off. A handler may take any time.
  *
- * Starting a server ignores SIGPIPE in the process and limits malloc to two arenas.
+ * Bodies in memory have 64 MiB in all; beyond, a large one is answered 503. Routes that are public
+ * take bodies up to 64 KiB when they do not say otherwise.
+ *
+ * Starting a server ignores SIGPIPE in the process, limits malloc to two arenas and has it give
+ * large blocks back at once.
  *
  * A handler runs on the connection's thread with a `struct trk_request` that is valid until it
  * returns. Memory hung on request->mem (talloc) goes with it.
@@ -81,7 +85,7 @@ struct trk_route {
     trk_handler handler;
     const char *help; /* one line */
     unsigned flags;
-    size_t body_max_bytes; /* 0: options.body_max_bytes */
+    size_t body_max_bytes; /* 0: options.body_max_bytes; 64 KiB of a public route */
     /* With STREAM_BODY: a piece of the body; a failure answers at once and ends the upload. */
     int (*on_body)(struct trk_request *req, const void *bytes, size_t len, struct trk_err *err);
 };
@@ -184,7 +188,7 @@ void *trk_req_user(const struct trk_request *req);
 int trk_reply_header(struct trk_request *req, const char *name,
                      const char *value); /* before the reply; copies */
 int trk_reply_json(struct trk_request *req, int status,
-                   json_t *value);           /* takes value; NULL: null */
+                   json_t *value);           /* takes value; NULL, from a failed json_pack(): 500 */
 int trk_reply_null(struct trk_request *req); /* 200 `null` */
 int trk_reply_empty(struct trk_request *req, int status);
 int trk_reply_text(struct trk_request *req, int status, const char *content_type,

@@ -46,7 +46,7 @@ static int get_hello(struct trk_request *req, struct trk_err *err)
     const char *cookie = trk_req_cookie(req, "session");
     return trk_reply_json(
         req, 200,
-        json_pack("{s:s, s:I, s:b, s:s, s:s?, s:s?, s:s, s:s, s:s}", "name",
+        json_pack("{s:s?, s:I, s:b, s:s, s:s?, s:s?, s:s, s:s, s:s}", "name",
                   trk_req_param(req, "name"), "n", (json_int_t)trk_req_query_int(req, "n", 7),
                   "flag", trk_req_query_bool(req, "flag", false), "text",
                   trk_req_query(req, "text") != NULL ? trk_req_query(req, "text") : "", "caller",
@@ -104,6 +104,13 @@ static int get_fail(struct trk_request *req, struct trk_err *err)
     (void)count_call(req);
     int64_t code = trk_req_query_int(req, "code", TRK_INTERNAL);
     return trk_err_set(err, (enum trk_code)code, "asking the store: SELECT secret FROM users");
+}
+
+/* What json_pack() makes of bytes that are not UTF-8. */
+static int get_no_json(struct trk_request *req, struct trk_err *err)
+{
+    (void)err;
+    return trk_reply_json(req, 200, json_pack("{s:s}", "a", "\xff"));
 }
 
 static int get_silent(struct trk_request *req, struct trk_err *err)
@@ -249,6 +256,11 @@ static const struct trk_route service_routes[] = {
      .handler = get_fail,
      .flags = TRK_ROUTE_DEPRECATED,
      .help = "Fails."},
+    {.method = "GET",
+     .path = "/no-json",
+     .access = "public",
+     .handler = get_no_json,
+     .help = "Fails to answer."},
     {.method = "GET",
      .path = "/silent",
      .access = "public",

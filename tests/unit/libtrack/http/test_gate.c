@@ -89,6 +89,41 @@ START_TEST(test_uploads_leave_places)
 }
 END_TEST
 
+/* All bodies in memory together are limited; who comes too late is told to come again. */
+START_TEST(test_bodies_have_a_budget)
+{
+    static const char begin[] =
+        "POST /api/v1/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 290007\r\n\r\n";
+    static char spaces[290000];
+    int fds[256], refused = 0, served = 0;
+    memset(spaces, ' ', sizeof(spaces));
+    teardown();
+    service = (struct service){0};
+    service_start(&service, NULL);
+    for (size_t i = 0; i < TRK_COUNT(fds); i++) {
+        fds[i] = raw_dial(service.port);
+        send_text(fds[i], begin);
+        ck_assert(raw_send(fds[i], spaces, sizeof(spaces)));
+    }
+    for (size_t i = 0; i < TRK_COUNT(fds); i++) {
+        (void)raw_send(fds[i], "{\"a\":1}", 7);
+        struct raw_answer answer = raw_read_one(fds[i]);
+        ck_assert_msg(answer.status == 200 || answer.status == 503, "%s", answer.bytes);
+        if (answer.status == 503) {
+            ck_assert_str_eq(raw_header(&answer, "Retry-After"), "1");
+        }
+        *(answer.status == 503 ? &refused : &served) += 1;
+        raw_answer_fini(&answer);
+        (void)close(fds[i]);
+    }
+    ck_assert_int_gt(refused, 0);
+    ck_assert_int_gt(served, 200);
+    struct raw_answer answer = ask(&service, "POST", "/api/v1/echo", "", "{\"a\":1}");
+    ck_assert_int_eq(answer.status, 200); /* all is given back */
+    raw_answer_fini(&answer);
+}
+END_TEST
+
 /* Byte by byte in, pieces of any size out. */
 START_TEST(test_every_split)
 {
@@ -220,6 +255,7 @@ int main(void)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_slow_clients_take_no_place);
     tcase_add_test(tcase, test_uploads_leave_places);
+    tcase_add_test(tcase, test_bodies_have_a_budget);
     tcase_add_test(tcase, test_every_split);
     tcase_add_test(tcase, test_peer);
     tcase_add_test(tcase, test_other_family_taken);

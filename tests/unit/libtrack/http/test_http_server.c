@@ -282,6 +282,16 @@ START_TEST(test_raw_body)
 }
 END_TEST
 
+/* The client may have an answer before its request has ended in the server. */
+static void wait_for_count(atomic_int *count, int wanted)
+{
+    int64_t end = trk_now_ns() + RAW_DEADLINE_MS * TRK_NS_PER_MS;
+    while (atomic_load(count) < wanted && trk_now_ns() < end) {
+        trk_sleep_ms(1);
+    }
+    ck_assert_int_eq(atomic_load(count), wanted);
+}
+
 START_TEST(test_upload)
 {
     size_t len = 5 << 20;
@@ -291,7 +301,7 @@ START_TEST(test_upload)
     struct raw_answer answer = ask(&service, "PUT", "/api/v1/upload", "", body);
     ck_assert_int_eq(answer.status, 200);
     ck_assert_int_eq(atoi(answer.body), (int)len);
-    ck_assert_int_eq(service.uploads_ended, 1);
+    wait_for_count(&service.uploads_ended, 1);
     raw_answer_fini(&answer);
 }
 END_TEST
@@ -315,8 +325,17 @@ START_TEST(test_upload_refused)
     ck_assert_int_eq(answer.status, 409);
     ck_assert_uint_eq(answer.answers, 2); /* a small one does not cost the connection */
     raw_answer_fini(&answer);
-    ck_assert_int_eq(service.uploads_ended, 2);
+    wait_for_count(&service.uploads_ended, 2);
     ck_assert_int_eq(service.calls, 0);
+}
+END_TEST
+
+START_TEST(test_answer_that_is_no_json)
+{
+    struct raw_answer answer = ask(&service, "GET", "/no-json", "", NULL);
+    ck_assert_int_eq(answer.status, 500);
+    ck_assert_msg(strstr(answer.body, "tracing_id") != NULL, "%s", answer.body);
+    raw_answer_fini(&answer);
 }
 END_TEST
 
@@ -430,7 +449,7 @@ START_TEST(test_stream)
                       strstr(answer.body, "data: 0\n\n") != NULL &&
                       strstr(answer.body, "\r\n0\r\n\r\n") != NULL,
                   "%s", answer.body);
-    ck_assert_int_eq(service.streams_ended, 1);
+    wait_for_count(&service.streams_ended, 1);
     raw_answer_fini(&answer);
     answer = ask(&service, "GET", "/stream?breaks=true", "", NULL);
     ck_assert(answer.is_closed);
@@ -451,11 +470,7 @@ START_TEST(test_stream_left)
     char some[512];
     ck_assert_int_gt(recv(fd, some, sizeof(some), 0), 0);
     (void)close(fd);
-    int64_t end = trk_now_ns() + RAW_DEADLINE_MS * TRK_NS_PER_MS;
-    while (service.streams_ended == 0 && trk_now_ns() < end) {
-        trk_sleep_ms(2);
-    }
-    ck_assert_int_eq(service.streams_ended, 1);
+    wait_for_count(&service.streams_ended, 1);
 }
 END_TEST
 
@@ -815,6 +830,7 @@ int main(void)
     tcase_add_test(tcase, test_raw_body);
     tcase_add_test(tcase, test_upload);
     tcase_add_test(tcase, test_upload_refused);
+    tcase_add_test(tcase, test_answer_that_is_no_json);
     tcase_add_test(tcase, test_server_errors);
     tcase_add_test(tcase, test_tracing_id);
     tcase_add_test(tcase, test_alias);
