@@ -372,10 +372,11 @@ static int spawn(const struct plan *plan, int status_read_fd, int status_write_f
                  struct trk_proc *ret, struct trk_err *err)
 {
     pid_t pid = fork_child(plan);
-    if (pid < 0) {
-        return trk_err_errno(err, errno, "starting %s: fork", plan->path);
-    }
+    int errnum = errno;
     (void)close(status_write_fd);
+    if (pid < 0) {
+        return trk_err_errno(err, errnum, "starting %s: fork", plan->path);
+    }
     bool is_detached = plan->options->detach;
     struct trk_proc proc = {.pid = is_detached ? 0 : pid, .pidfd = -1};
     char state;

@@ -1,6 +1,7 @@
 #include <string.h>
 #include <talloc.h>
 
+#include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
@@ -16,6 +17,7 @@
 #define BODY_MAX     (96u << 20)
 #define WAIT_MAX_MS  25000
 #define LIST_MAX     1000
+#define PAGE         100
 #define PHASE_MAX    256
 #define WARNINGS_MAX 65536
 
@@ -64,22 +66,21 @@ static int list_deployments(struct trk_request *req, struct trk_err *err)
         return trk_err_set(err, TRK_INVALID, "limit must be from 1 to %d", LIST_MAX);
     }
     trk_pg_auto struct trk_pg *conn = NULL;
-    struct deployment *list;
-    size_t count;
+    json_auto_t *array = json_array();
+    const struct deployment *last = NULL;
+    struct deployment *page;
+    size_t count = PAGE;
     int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_list(conn, trk_req_mem(req), limit, &list, &count, err);
-    }
-    if (code < 0) {
-        return code;
-    }
-    json_t *array = json_array();
-    for (size_t i = 0; i < count; i++) {
-        if (is_visible(api_subject(req), &list[i])) {
-            (void)json_array_append_new(array, deployment_json(&list[i]));
+    while (code == 0 && count == PAGE && json_array_size(array) < (size_t)limit) {
+        code = deployment_store_list(conn, trk_req_mem(req), last, PAGE, &page, &count, err);
+        for (size_t i = 0; code == 0 && i < count && json_array_size(array) < (size_t)limit; i++) {
+            if (is_visible(api_subject(req), &page[i])) {
+                (void)json_array_append_new(array, deployment_json(&page[i]));
+            }
         }
+        last = code == 0 && count > 0 ? &page[count - 1] : NULL;
     }
-    return trk_reply_json(req, 200, array);
+    return code < 0 ? code : trk_reply_json(req, 200, TRK_STEAL(array));
 }
 
 static bool is_same(const char *a, const char *b)
@@ -223,12 +224,14 @@ static int check_build_flags(const json_t *flags, const char **ret, struct trk_e
     return 0;
 }
 
-static int note_warnings(struct trk_request *req, const char *id, const struct trk_faults *warnings,
-                         struct trk_err *err)
+/* The deployment is accepted by then: what fails here is no failure of the request. */
+static void note_warnings(struct trk_request *req, const char *id,
+                          const struct trk_faults *warnings)
 {
     if (warnings->count == 0) {
-        return 0;
+        return;
     }
+    struct trk_err err = {0};
     struct trk_buf buf;
     trk_buf_init(&buf, WARNINGS_MAX);
     for (size_t i = 0; i < warnings->count && i < TRK_FAULTS_MAX; i++) {
@@ -237,12 +240,13 @@ static int note_warnings(struct trk_request *req, const char *id, const struct t
                            w->path[0] != '\0' ? ": " : "", w->text);
     }
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_add_warnings(conn, id, buf.data, err);
+    int code = api_acquire(req, &conn, &err);
+    code = code == 0 ? deployment_store_add_warnings(conn, id, buf.data, &err) : code;
+    if (code < 0 && code != TRK_CONFLICT) { /* conflict: it has ended already */
+        trk_log_warn("the warnings of a manifest cannot be noted", "deployment", id, "error",
+                     err.text, NULL);
     }
     trk_buf_fini(&buf);
-    return code == TRK_CONFLICT ? 0 : code; /* it has ended already */
 }
 
 static const json_t *object_or_null(const json_t *body, const char *key)
@@ -282,7 +286,7 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
     trk_autofree char *id = NULL;
     code = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
     if (code == 0) {
-        code = note_warnings(req, id, warnings, err);
+        note_warnings(req, id, warnings);
     }
     return code < 0 ? code : trk_reply_json(req, 200, json_pack("{s:s}", "id", id));
 }

@@ -29,6 +29,7 @@ void deployment_from_row(void *mem, const struct trk_pg_result *res, int row,
         .generation_id = row_text(mem, res, row, "generation_id"),
         .create_time = trk_pg_int(res, row, "created"),
         .update_time = trk_pg_int(res, row, "updated"),
+        .update_mark = row_text(mem, res, row, "update_mark"),
         .force = trk_pg_bool(res, row, "force"),
         .created_job = trk_pg_bool(res, row, "created_job"),
         .attempts = trk_pg_int(res, row, "attempts"),
@@ -76,15 +77,17 @@ int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const
     return 0;
 }
 
-int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
-                          size_t *ret_count, struct trk_err *err)
+int deployment_store_list(struct trk_pg *conn, void *mem, const struct deployment *after,
+                          int64_t limit, struct deployment **ret, size_t *ret_count,
+                          struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "select " DEPLOYMENT_COLUMNS_WITH(
-            "''") " from registry_deployment d order by update_time desc limit $1",
-        "i", limit);
+            "''") " from registry_deployment d where $2::text is null or (d.update_time, d.id) < "
+                  "($2::timestamptz, $3) order by d.update_time desc, d.id desc limit $1",
+        "iss", limit, after != NULL ? after->update_mark : NULL, after != NULL ? after->id : NULL);
     if (code < 0) {
         return code;
     }

@@ -20,6 +20,7 @@ struct deployment {
     const char *infrastructure_target, *warnings, *kind, *step, *build_flags, *subject_id,
         *source_digest, *image_digest, *generation_id;
     int64_t create_time, update_time; /* Unix seconds */
+    const char *update_mark;          /* update_time to the microsecond, as Postgres writes it */
     bool force, created_job;
     int64_t attempts;
 };
@@ -30,9 +31,10 @@ int deployment_store_get(struct trk_pg *conn, void *mem, const char *id, struct 
 /* Its status and phase alone (long-polling asks often); strings hang on mem. TRK_NOT_FOUND. */
 int deployment_store_state(struct trk_pg *conn, void *mem, const char *id, const char **ret_status,
                            const char **ret_phase, struct trk_err *err) TRK_MUST_CHECK;
-/* Newest update first; build_logs left out. */
-int deployment_store_list(struct trk_pg *conn, void *mem, int64_t limit, struct deployment **ret,
-                          size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* Newest update first, those behind `after` (NULL: from the first); build_logs left out. */
+int deployment_store_list(struct trk_pg *conn, void *mem, const struct deployment *after,
+                          int64_t limit, struct deployment **ret, size_t *ret_count,
+                          struct trk_err *err) TRK_MUST_CHECK;
 /* The newest attempt of a job (for build-logs). TRK_NOT_FOUND. */
 int deployment_store_last_of_job(struct trk_pg *conn, void *mem, const char *name,
                                  const char *version, struct deployment **ret,

@@ -2,6 +2,7 @@
 
 #include "libtrack/base/clock.h"
 #include "libtrack/data/version.h"
+#include "lifecycle/store/queue.h"
 #include "lifecycle/store/rows.h"
 
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct job *job)
@@ -212,4 +213,39 @@ int job_store_is_in_trash(struct trk_pg *conn, const char *name, const char *ver
         *ret = trk_pg_bool(res, 0, "found");
     }
     return code;
+}
+
+/* -- for the supervisor -- */
+
+int job_store_count(struct trk_pg *conn, const char *const *statuses, size_t count,
+                    int64_t *ret_counts, struct trk_err *err)
+{
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int code = trk_pg_query(
+        conn, &res, err, "select status, count(*) as count from registry_job group by status", "");
+    for (size_t i = 0; code == 0 && i < count; i++) {
+        ret_counts[i] = 0;
+        for (int row = 0; row < trk_pg_rows(res); row++) {
+            if (strcmp(trk_pg_text(res, row, "status"), statuses[i]) == 0) {
+                ret_counts[i] = trk_pg_int(res, row, "count");
+            }
+        }
+    }
+    return code;
+}
+
+int job_store_note_call(struct trk_pg *conn, const char *id, int64_t time, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "update registry_job set last_call_time = greatest(last_call_time, "
+                        "to_timestamp($2)) where id = $1 and " ASYNC_COMMIT,
+                        "si", id, time);
+}
+
+int job_store_clean_status_events(struct trk_pg *conn, int64_t older_than_days, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err,
+                        "delete from registry_jobstatusevent where timestamp < now() - "
+                        "make_interval(days => $1::int)",
+                        "i", older_than_days);
 }

@@ -50,6 +50,14 @@ int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *e
 int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,
                          const char *status, const char *error, const char *reason,
                          struct trk_err *err) TRK_MUST_CHECK;
+/* ret_counts[i]: how many jobs have statuses[i]. */
+int job_store_count(struct trk_pg *conn, const char *const *statuses, size_t count,
+                    int64_t *ret_counts, struct trk_err *err) TRK_MUST_CHECK;
+/* A call at that time (Unix seconds); earlier ones than the last known change nothing. */
+int job_store_note_call(struct trk_pg *conn, const char *id, int64_t time,
+                        struct trk_err *err) TRK_MUST_CHECK;
+int job_store_clean_status_events(struct trk_pg *conn, int64_t older_than_days,
+                                  struct trk_err *err) TRK_MUST_CHECK;
 /* What hinders a job whose status stays as it is. */
 int job_store_set_error(struct trk_pg *conn, const char *name, const char *version,
                         const char *error, struct trk_err *err) TRK_MUST_CHECK;

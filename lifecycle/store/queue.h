@@ -20,7 +20,7 @@
     " as build_logs, d.phase, d.image_name, d.infrastructure_target, d.warnings, d.kind, d.step, " \
     "d.build_flags, d.subject_id, d.source_digest, d.image_digest, d.generation_id, d.force, "     \
     "d.created_job, d.attempts, extract(epoch from d.create_time)::bigint as created, "            \
-    "extract(epoch from d.update_time)::bigint as updated"
+    "extract(epoch from d.update_time)::bigint as updated, d.update_time::text as update_mark"
 #define DEPLOYMENT_COLUMNS DEPLOYMENT_COLUMNS_WITH("d.build_logs")
 void deployment_from_row(void *mem, const struct trk_pg_result *res, int row,
                          struct deployment *ret);

@@ -5,6 +5,7 @@
 #include "libtrack/base/clock.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
+#include "lifecycle/store/leader.h"
 #include "lifecycle/supervisor/internal.h"
 
 enum { HURRIED_MS = 100, USAGE_S = 30, CLEAN_S = 600, FIRST_CLEAN_S = 60 };
@@ -29,7 +30,7 @@ static bool is_still_leader(struct supervisor *s)
     if (s->leader == NULL) {
         return false;
     }
-    if (trk_pg_query(s->leader, NULL, NULL, "select 1", "") == 0) {
+    if (leader_store_is_held(s->leader)) {
         return true;
     }
     resign(s);
@@ -38,7 +39,6 @@ static bool is_still_leader(struct supervisor *s)
 
 static bool try_to_lead(struct supervisor *s)
 {
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
     struct trk_pg *conn = NULL;
     if (s->leader_pool == NULL) {
         struct trk_pg_options options = s->lc->pg_options;
@@ -49,11 +49,7 @@ static bool try_to_lead(struct supervisor *s)
     if (trk_pg_acquire(s->leader_pool, &conn, NULL) < 0) {
         return false;
     }
-    if (trk_pg_query(conn, &res, NULL,
-                     "select pg_try_advisory_lock(hashtextextended('racetrack supervisor ' || "
-                     "current_schema(), 0)) as got",
-                     "") < 0 ||
-        !trk_pg_bool(res, 0, "got")) {
+    if (!leader_store_try(conn)) {
         trk_pg_release(conn);
         return false;
     }

@@ -41,21 +41,13 @@ void supervisor_count_jobs(struct supervisor *s)
     static const char *const statuses[] = {JOB_STARTING, JOB_RUNNING, JOB_ERROR, JOB_ORPHANED,
                                            JOB_LOST};
     trk_pg_auto struct trk_pg *conn = NULL;
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int64_t counts[TRK_COUNT(statuses)];
     if (trk_pg_acquire(s->lc->pool, &conn, NULL) < 0 ||
-        trk_pg_query(conn, &res, NULL,
-                     "select status, count(*) as count from registry_job group by status",
-                     "") < 0) {
+        job_store_count(conn, statuses, TRK_COUNT(statuses), counts, NULL) < 0) {
         return;
     }
     for (size_t i = 0; i < TRK_COUNT(statuses); i++) {
-        double count = 0;
-        for (int row = 0; row < trk_pg_rows(res); row++) {
-            if (strcmp(trk_pg_text(res, row, "status"), statuses[i]) == 0) {
-                count = (double)trk_pg_int(res, row, "count");
-            }
-        }
-        trk_series_set(trk_metric_series(s->jobs_by_status, &statuses[i]), count);
+        trk_series_set(trk_metric_series(s->jobs_by_status, &statuses[i]), (double)counts[i]);
     }
 }
 
@@ -94,11 +86,7 @@ void supervisor_read_usage(struct supervisor *s)
         int64_t time = text != NULL ? last_call(text) : 0;
         trk_pg_auto struct trk_pg *writer = NULL;
         if (time > jobs[i].last_call_time && trk_pg_acquire(s->lc->pool, &writer, NULL) == 0 &&
-            trk_pg_query(writer, NULL, NULL,
-                         "update registry_job set last_call_time = greatest(last_call_time, "
-                         "to_timestamp($2)) where id = $1 and set_config('synchronous_commit', "
-                         "'off', true) = 'off'",
-                         "si", jobs[i].id, time) < 0) {
+            job_store_note_call(writer, jobs[i].id, time, NULL) < 0) {
             break; /* the database is away: the next round has it */
         }
     }
@@ -111,11 +99,7 @@ void supervisor_clean(struct supervisor *s)
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     rc = rc == 0 ? event_store_clean(conn, s->lc->config->event_retention_s, &err) : rc;
-    rc = rc == 0 ? trk_pg_query(conn, NULL, &err,
-                                "delete from registry_jobstatusevent where timestamp < now() - "
-                                "make_interval(days => $1::int)",
-                                "i", (int64_t)STATUS_EVENTS_KEPT_DAYS)
-                 : rc;
+    rc = rc == 0 ? job_store_clean_status_events(conn, STATUS_EVENTS_KEPT_DAYS, &err) : rc;
     if (rc < 0) {
         trk_log_warn("supervisor: cleaning up failed", "error", err.text, NULL);
     }

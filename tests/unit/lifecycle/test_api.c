@@ -9,6 +9,7 @@
 #include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
+#include "lifecycle/infra/target.h"
 #include "lifecycle/store/endpoint.h"
 #include "lifecycle/store/subject.h"
 #include "lifecycle/store/user.h"
@@ -407,6 +408,53 @@ START_TEST(a_bad_manifest_comes_back_with_every_fault)
 }
 END_TEST
 
+START_TEST(a_deployment_is_found_behind_those_of_others)
+{
+    const char *subject;
+    const char *token = new_esc("deploys-mine", &subject);
+    new_job("deploys-mine", "1.0.0", JOB_RUNNING);
+    grant(subject, SCOPE_READ_JOB, "deploys-mine", NULL);
+    sql("insert into registry_deployment (id, status, manifest, job_name, job_version) values "
+        "('deploys-mine', 'done', 'name: x', 'deploys-mine', '1.0.0')");
+    sql("insert into registry_deployment (id, status, manifest, job_name, job_version, "
+        "update_time) select 'deploys-' || i, 'done', 'name: x', 'deploys-other', i::text, now() "
+        "from generate_series(1, 250) i");
+    struct answer a = call("GET", "/api/v1/deploy?limit=1", token, NULL);
+    ck_assert_int_eq(a.status, 200);
+    ck_assert_uint_eq(json_array_size(a.body), 1);
+    ck_assert_str_eq(trk_json_string_or(json_array_get(a.body, 0), "id", ""), "deploys-mine");
+    json_decref(a.body);
+    a = call("GET", "/api/v1/deploy?limit=201", ADMIN, NULL);
+    ck_assert_uint_eq(json_array_size(a.body), 201);
+    json_decref(a.body);
+    sql("delete from registry_deployment where id like 'deploys-%'");
+}
+END_TEST
+
+START_TEST(what_fails_after_acceptance_is_no_refusal)
+{
+    static const struct infra_target process = {.name = "process"};
+    static const struct infra_target *const targets[] = {&process};
+    api.lc.targets = targets;
+    api.lc.target_count = 1;
+    sql("create function refuse() returns trigger language plpgsql as $$ begin raise exception "
+        "'no'; end $$");
+    sql("create trigger refuse before update of warnings on registry_deployment for each row "
+        "execute function refuse()");
+    struct answer a = call("POST", "/api/v1/deploy", ADMIN,
+                           json_pack("{s:{s:s,s:s,s:s,s:{s:s},s:{s:s,s:s}}}", "manifest", "name",
+                                     "accepted", "owner_email", "a@example.com", "lang",
+                                     "python3:latest", "git", "remote", "https://example.com/x.git",
+                                     "jobtype_extra", "entrypoint_path", "a.py", "entrypoint_class",
+                                     "A"));
+    sql("drop function refuse cascade");
+    ck_assert_msg(a.status == 200 && text_in(&a, "id")[0] != '\0', "%s", a.text);
+    json_decref(a.body);
+    sql("delete from registry_deployment where job_name = 'accepted'");
+    api.lc.target_count = 0;
+}
+END_TEST
+
 /* -- the database goes away -- */
 
 START_TEST(without_the_database_it_says_so_and_recovers)
@@ -454,6 +502,8 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, login_gives_the_token_and_says_no_more);
     tcase_add_test(tcase, users_change_their_password_and_tokens);
     tcase_add_test(tcase, a_bad_manifest_comes_back_with_every_fault);
+    tcase_add_test(tcase, a_deployment_is_found_behind_those_of_others);
+    tcase_add_test(tcase, what_fails_after_acceptance_is_no_refusal);
     tcase_add_test(tcase, without_the_database_it_says_so_and_recovers);
     tcase_add_test(tcase, the_docs_are_made_of_the_tables);
 }

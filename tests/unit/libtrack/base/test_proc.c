@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 
 #include "libtrack/base/clock.h"
@@ -328,6 +329,35 @@ START_TEST(test_dies_with_parent)
 }
 END_TEST
 
+static int count_descriptors(void)
+{
+    int count = 0;
+    for (int fd = 0; fd < 256; fd++) {
+        count += fcntl(fd, F_GETFD) >= 0;
+    }
+    return count;
+}
+
+START_TEST(test_a_failed_fork_leaks_nothing)
+{
+    struct rlimit none = {0, 0};
+    const char *const argv[] = {"true", NULL};
+    struct trk_proc_options options;
+    trk_proc_options_init(&options);
+    options.argv = argv;
+    ck_assert_int_eq(setresuid(65534, 65534, 65534), 0); /* root may fork whatever the limit is */
+    ck_assert_int_eq(setrlimit(RLIMIT_NPROC, &none), 0);
+    int before = count_descriptors();
+    for (int i = 0; i < 5; i++) {
+        struct trk_err err = {0};
+        struct trk_proc proc;
+        ck_assert_int_lt(trk_proc_spawn(&options, &proc, &err), 0);
+        ck_assert_ptr_nonnull(strstr(err.text, "fork"));
+    }
+    ck_assert_int_eq(count_descriptors(), before);
+}
+END_TEST
+
 START_TEST(test_detached_child_is_not_ours_but_known)
 {
     struct trk_err err = {0};
@@ -369,6 +399,7 @@ int main(void)
     tcase_add_test(tcase, test_identity_survives_and_is_not_confused);
     tcase_add_test(tcase, test_many_threads);
     tcase_add_test(tcase, test_dies_with_parent);
+    tcase_add_test(tcase, test_a_failed_fork_leaks_nothing);
     tcase_add_test(tcase, test_detached_child_is_not_ours_but_known);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
