@@ -6,6 +6,7 @@
 #include "libtrack/data/json.h"
 #include "libtrack/data/schema.h"
 #include "libtrack/manifest/manifest.h"
+#include "lifecycle/domain/call_secret.h"
 #include "version.h"
 
 static const char *const reserved[] = {
@@ -286,6 +287,9 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
     snprintf(timestamp, sizeof(timestamp), "%lld", (long long)input->deployment_timestamp);
     (void)json_object_set_new(env, "JOB_DEPLOYMENT_TIMESTAMP", json_string(timestamp));
     (void)json_object_set_new(env, "FATMAN_DEPLOYMENT_TIMESTAMP", json_string(timestamp));
+    char secret[CALL_SECRET_SIZE];
+    call_secret_make(lifecycle_secret_key(config), input->generation_id, secret);
+    (void)json_object_set_new(env, "JOB_CALL_SECRET", json_string(secret));
     *ret = (struct infra_generation_spec){
         .generation_id = input->generation_id,
         .image_name = input->image_name,

@@ -170,6 +170,7 @@ def own(tmp_path_factory):
     config.write_text(yaml.safe_dump({"process_tmp_max": "16Mi", "process_disk_max": "64Mi", "process_log_rate": "64Ki",
                                       "process_pids_max": 64, "process_files_max": 256, "supervisor_interval_ms": 200}))
     platform = Platform()
+    platform.config = config
     try:
         platform.up("postgres", "image_builder")
         platform.up("lifecycle", env={"CONFIG_FILE": config})
@@ -225,7 +226,7 @@ def neighbour(own, cli, tmp_path):
 def workload(own, name):
     for path in (own.state / "jobs").glob("[0-9a-f]*/workload.json"):
         with contextlib.suppress(FileNotFoundError):
-            doc = yaml.safe_load(path.read_text())
+            doc = yaml.safe_load(path.read_text()) or {}
             if doc.get("job_name") == name:
                 return doc
     return None
@@ -316,6 +317,31 @@ def test_a_job_does_not_answer_for_others(own, hostile, neighbour):
                 s.settimeout(10)
                 assert s.recv(100), "accepted, and not answered: by the hostile job"
     assert own.call(neighbour, ADDER).json() == 42
+
+
+def test_a_job_is_called_through_the_gateway_only(own, cli, tmp_path):
+    """What is not in a sandbox reaches a job's port, and is refused there. Other ways to begin: again, after lifecycle, after a loss."""
+    name = deploy(cli, tmp_path, fresh_name("called"), code=None)
+
+    def check():
+        wait_for(lambda: own.call(name, ADDER).json() == 42, 20, "a call through the gateway")
+        address = f"http://{workload(own, name)['address']}"
+        for headers in ({}, {"X-Racetrack-Job-Secret": "x" * 43}, {"X-Racetrack-Auth": own.token}):
+            answer = requests.post(f"{address}/api/v1/perform", json=ADDER, headers=headers, timeout=10)
+            assert answer.status_code == 403 and "gateway" in answer.json()["error"], answer.text
+        assert requests.get(f"{address}/live", timeout=10).status_code == 200
+
+    check()
+    cli("deploy", tmp_path / name, "dev", "--force")
+    check()
+    own.local("stop", "lifecycle")
+    check()
+    own.up("lifecycle", env={"CONFIG_FILE": own.config})
+    generation = workload(own, name)["generation_id"]
+    (own.state / "jobs" / generation / "workload.json").write_text("")
+    wait_for(lambda: (workload(own, name) or {}).get("state") == "running", 30, "the lost one is started anew")
+    check()
+    cli("delete", name, "--version", "0.0.1")
 
 
 def test_a_job_has_no_way_into_the_network_outside(hostile):

@@ -304,12 +304,14 @@ static struct lifecycle lc;
 
 static char text_empty[] = "", text_limit[] = "8Gi", text_min[] = "256Mi", text_max[] = "1Gi",
             text_cpu[] = "100m", text_pub[] = "http://127.0.0.1:7205/pub", text_tracing[] = "X-T",
-            text_caller[] = "X-C", text_none[] = "none";
+            text_caller[] = "X-C", text_none[] = "none", text_key[] = KEY;
 
 static void make_lifecycle(const char *conninfo)
 {
     config = (struct lifecycle_config){
         .state_dir = root,
+        .profile = text_empty,
+        .secret_key = text_key,
         .image_builder_url = url,
         .internal_pub_url = text_pub,
         .infrastructure_target = text_empty,
