@@ -162,8 +162,7 @@ def test_redeploys_let_running_calls_finish(own, cli, job):
             calls = load.count
             (folder / "adder.py").write_text(f"{slow}\n# {i}\n")
             cli("deploy", folder, "dev", "--force")
-            wait_for(lambda calls=calls: load.count > calls, 10, "calls end")
-    assert load.count >= 12
+            wait_for(lambda calls=calls: load.count >= calls + 3, 15, "the calls that ran during the switch end, in each thread")
 
 
 def test_a_delete_lets_running_calls_finish(own, cli, job):
