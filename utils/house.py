@@ -1,0 +1,141 @@
+#!/usr/bin/python3
+"""The house's rules (docs/development.md): who includes whom, what may be spoken where, how long a file and a function may be.
+
+Prints FILE:LINE: what is wrong; exits 1 when there is something. `utils/house.py --self-test` breaks every rule once.
+"""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+FILE_LINES = 700
+FUNCTION_LINES = 80
+
+# Rooms of libtrack, lowest first: a room includes itself and those before it.
+LIBTRACK = ["base", "data", "metrics", "auth", "manifest", "config", "sandbox", "http", "oci", "pg"]
+SERVICES = ["lifecycle", "image_builder", "pub", "wrapper", "client", "dashboard"]
+# Rooms of lifecycle and what each may include; "" is lifecycle.h and config.h beside them.
+LIFECYCLE = {
+    "domain": set(),
+    "store": {"domain"},
+    "infra": {"domain"},
+    "deploy": {"domain", "store", "infra", ""},
+    "supervisor": {"domain", "store", "infra", "deploy", ""},
+    "api": {"domain", "store", "deploy", "supervisor", ""},
+    "": {"domain", "store", "infra", "deploy", "supervisor", "api"},
+}
+# Who may include a library's header.
+LIBRARIES = {
+    r"libpq-fe\.h": ["libtrack/pg/"],
+    r"microhttpd\.h": ["libtrack/http/"],
+    r"curl/.*": ["libtrack/http/"],
+    r"jwt\.h": ["libtrack/auth/"],
+    r"archive(_entry)?\.h": ["libtrack/oci/"],
+    r"yaml\.h": ["libtrack/data/"],
+    r"Python\.h": ["wrapper/python/"],
+}
+SQL = re.compile(r'"\s*(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|WITH \w+ AS|LOCK TABLE|CREATE (TABLE|INDEX))\b')
+SQL_PLACES = ("lifecycle/store/", "libtrack/pg/", "tests/")
+INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
+
+
+def room_of(path):
+    """("libtrack", "base"), ("lifecycle", "store"), ("lifecycle", "") …"""
+    parts = path.split("/")
+    return parts[0], parts[1] if len(parts) > 2 else ""
+
+
+def check_include(path, header):
+    area, room = room_of(path)
+    for pattern, places in LIBRARIES.items():
+        if re.fullmatch(pattern, header) and not path.startswith(tuple(places)):
+            return f"{header} is for {' and '.join(places)} only"
+    target, target_room = room_of(header)
+    if target not in ["libtrack", *SERVICES]:
+        return None
+    if area in SERVICES and target in SERVICES and target != area:
+        return f"{area} includes nothing of {target}: services speak HTTP"
+    if area == "libtrack":
+        if target != "libtrack":
+            return f"libtrack includes nothing of {target}"
+        if room not in LIBTRACK or target_room not in LIBTRACK:
+            return f"a room that utils/house.py does not name: {room or target_room}"
+        if LIBTRACK.index(target_room) > LIBTRACK.index(room):
+            return f"libtrack/{room} is below libtrack/{target_room}"
+    if area == target == "lifecycle" and room != target_room and target_room not in LIFECYCLE[room]:
+        return f"lifecycle/{room} includes nothing of lifecycle/{target_room or 'lifecycle.h, config.h'}"
+    return None
+
+
+def check_functions(path, lines):
+    """A function begins at column 0 with a line (or lines) that end in ')' before '{' at column 0, and ends at '}' at column 0."""
+    begin = None
+    for number, line in enumerate(lines, 1):
+        if line.startswith("{"):
+            begin = number
+        elif line.startswith("}") and begin is not None:
+            if line.strip() == "}" and number - begin + 1 > FUNCTION_LINES:
+                yield begin, f"a function of {number - begin + 1} lines (at most {FUNCTION_LINES})"
+            begin = None
+
+
+def check_file(path, text):
+    lines = text.splitlines()
+    if len(lines) > FILE_LINES and not path.startswith("tests/"):
+        yield 1, f"{len(lines)} lines (at most {FILE_LINES}): more than one idea?"
+    for number, line in enumerate(lines, 1):
+        found = INCLUDE.match(line)
+        if found and not path.startswith("tests/"):
+            wrong = check_include(path, found[1])
+            if wrong:
+                yield number, wrong
+        if SQL.search(line) and not path.startswith(SQL_PLACES):
+            yield number, "SQL is for lifecycle/store only"
+    if path.endswith(".c") and not path.startswith("tests/"):
+        yield from check_functions(path, lines)
+
+
+def self_test():
+    long = "int f(void)\n{\n" + "    x();\n" * FUNCTION_LINES + "}\n"
+    broken = {
+        "libtrack/base/a.c": '#include "lifecycle/config.h"\n',
+        "libtrack/data/a.c": '#include "libtrack/pg/pg.h"\n',
+        "libtrack/new/a.c": '#include "libtrack/base/buf.h"\n',
+        "pub/a.c": '#include "lifecycle/config.h"\n',
+        "lifecycle/infra/a.c": '#include "lifecycle/lifecycle.h"\n',
+        "lifecycle/store/a.c": '#include "lifecycle/deploy/work.h"\n',
+        "lifecycle/api/a.c": '#include "lifecycle/infra/target.h"\n',
+        "lifecycle/api/b.c": '    "SELECT 1"\n',
+        "client/a.c": "#include <curl/curl.h>\n",
+        "client/b.c": long,
+        "client/c.c": "\n" * (FILE_LINES + 1),
+    }
+    for path, text in broken.items():
+        assert list(check_file(path, text)), f"{path} should have been refused"
+    whole = {
+        "lifecycle/api/a.c": '#include "lifecycle/store/job.h"\n#include "lifecycle/config.h"\n',
+        "lifecycle/store/a.c": '    "SELECT 1"\n#include "libtrack/pg/pg.h"\n',
+        "libtrack/oci/a.c": '#include "libtrack/http/http_client.h"\n#include <archive.h>\n',
+    }
+    for path, text in whole.items():
+        assert not list(check_file(path, text)), f"{path} should have passed"
+
+
+def main():
+    self_test()
+    if sys.argv[1:] == ["--self-test"]:
+        return 0
+    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.c", "*.h"],
+                           capture_output=True, text=True, check=True).stdout.split()
+    failed = 0
+    for name in sorted(names):
+        if Path(name).is_file():
+            for number, wrong in check_file(name, Path(name).read_text(encoding="utf-8", errors="replace")):
+                print(f"{name}:{number}: {wrong}")
+                failed = 1
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
