@@ -20,10 +20,9 @@ static char *stream;
 
 static void prepare_stream(int port, int callers)
 {
-    size_t size = 4096 + (size_t)callers * 320;
-    stream = malloc(size);
-    char *at = stream;
-    at += sprintf(at,
+    size_t size;
+    FILE *out = open_memstream(&stream, &size);
+    (void)fprintf(out,
                   "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
                   "event: snapshot\ndata: {\"id\": 1}\n\n"
                   "event: job\ndata: [{\"id\":\"j\",\"name\":\"adder\",\"version\":\"0.0.1\","
@@ -34,19 +33,20 @@ static void prepare_stream(int port, int callers)
         char token[200], hex[65];
         unsigned char digest[32];
         memset(token, 'a', 180);
-        int len = 180 + sprintf(token + 180, "%d", i);
+        int len = 180 + snprintf(token + 180, sizeof(token) - 180, "%d", i);
         (void)SHA256((const unsigned char *)token, (size_t)len, digest);
         for (int k = 0; k < 32; k++) {
-            (void)sprintf(hex + 2 * k, "%02x", digest[k]);
+            (void)snprintf(hex + 2 * k, 3, "%02x", digest[k]);
         }
-        at += sprintf(at,
+        (void)fprintf(out,
                       "%s{\"id\":\"s%d\",\"type\":\"esc\",\"name\":\"ESC bench %d\","
                       "\"active\":true,\"tokens\":[{\"d\":\"%s\",\"e\":null}],\"grants\":"
                       "[{\"family\":\"adder\",\"job\":null,\"endpoint\":null}]}%s",
                       i % 1000 == 0 ? "event: subject\ndata: [" : ",", i, i, hex,
                       i % 1000 == 999 || i == callers - 1 ? "]\n\n" : "");
     }
-    (void)sprintf(at, "id: 1\nevent: snapshot_end\ndata: {}\n\n");
+    (void)fprintf(out, "id: 1\nevent: snapshot_end\ndata: {}\n\n");
+    (void)fclose(out);
 }
 
 static void prepare(int port, int callers)
