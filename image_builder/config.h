@@ -13,9 +13,9 @@
 struct builder_config {
     char *log_level;
     bool log_structured;
-    char *state_dir; /* $RACETRACK_STATE */
-    char *profile;   /* "dev" or "" */
-    char *auth_key;  /* as configured: use trk_profile_auth_key() */
+    char *state_dir;            /* $RACETRACK_STATE */
+    char *profile;              /* "dev" or "" */
+    char *lifecycle_public_key; /* as configured: use trk_profile_public_key() */
     char *http_addr;
     int64_t http_port;
     int64_t http_connections_max;

@@ -25,7 +25,7 @@ struct builder_metrics {
 
 struct image_builder {
     const struct builder_config *config;
-    const char *auth_key;
+    const char *public_key; /* lifecycle's */
     char *logs_dir, *workspaces_dir;
     struct store *store;   /* images: whoever has the sources can make them again */
     struct store *sources; /* what was uploaded to be built, by content */

@@ -51,21 +51,12 @@ static void add_metrics(struct image_builder *ib)
     };
 }
 
-/* The token for lifecycle: configured, the public one of the dev profile, or signed here: whoever
- * holds AUTH_KEY may. */
+/* The token for lifecycle: configured, or the public one of the dev profile. */
 static int make_reporter(struct image_builder *ib, struct trk_err *err)
 {
     trk_autofree char *token = NULL;
-    struct trk_err none = {0};
     int rc = trk_profile_internal_token(ib->config->profile, ib->config->lifecycle_auth_token,
-                                        "image-builder", &token, &none);
-    if (rc < 0) {
-        const struct trk_token own = {.subject = "image-builder",
-                                      .type = TRK_SUBJECT_INTERNAL,
-                                      .scopes = {"full_access"},
-                                      .scope_count = 1};
-        rc = trk_jwt_sign(&own, ib->auth_key, &token, err);
-    }
+                                        "image-builder", &token, err);
     if (rc == 0) {
         ib->reporter = reporter_new(ib->config->lifecycle_url, token);
     }
@@ -124,8 +115,8 @@ int service_start(const struct builder_config *config, struct service **ret, str
     struct service *service = trk_xcalloc(1, sizeof(*service));
     struct image_builder *ib = &service->ib;
     ib->config = config;
-    ib->auth_key = trk_profile_auth_key(config->profile, config->auth_key);
-    int rc = trk_profile_check(config->profile, config->http_addr, ib->auth_key, err);
+    ib->public_key = trk_profile_public_key(config->profile, config->lifecycle_public_key);
+    int rc = trk_profile_check_public_key(config->profile, config->http_addr, ib->public_key, err);
     if (rc == 0) {
         rc = make_folders(ib, err);
     }

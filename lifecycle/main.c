@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "libtrack/auth/jwt.h"
+#include "libtrack/auth/service_key.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/log.h"
@@ -18,6 +19,7 @@
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
+#include "lifecycle/domain/permission.h"
 #include "lifecycle/infra/process/process.h"
 #include "lifecycle/infra/registry.h"
 #include "lifecycle/store/migrations.h"
@@ -65,21 +67,25 @@ static char *make_conninfo(void)
     return trk_buf_steal(&buf, NULL);
 }
 
-static int sign_internal(const char *subject, char **ret, struct trk_err *err)
+/* `sign`: trk_jwt_sign, or trk_jwt_sign_service for what image_builder takes. */
+static int sign_internal(const char *subject,
+                         int (*sign)(const struct trk_token *token, const char *auth_key,
+                                     char **ret, struct trk_err *err),
+                         char **ret, struct trk_err *err)
 {
-    struct trk_token token = {.type = TRK_SUBJECT_INTERNAL, .scope_count = 1};
+    struct trk_token token = {
+        .type = TRK_SUBJECT_INTERNAL, .scopes = {SCOPE_FULL_ACCESS}, .scope_count = 1};
     if (strlen(subject) >= sizeof(token.subject)) {
         return trk_err_set(err, TRK_INVALID, "the subject is too long");
     }
     (void)snprintf(token.subject, sizeof(token.subject), "%s", subject);
-    (void)snprintf(token.scopes[0], sizeof(token.scopes[0]), "full_access");
-    return trk_jwt_sign(&token, lifecycle_auth_key(&config), ret, err);
+    return sign(&token, lifecycle_auth_key(&config), ret, err);
 }
 
 static int make_lifecycle(struct trk_err *err)
 {
     char *token = NULL;
-    int code = sign_internal("lifecycle", &token, err);
+    int code = sign_internal("lifecycle", trk_jwt_sign_service, &token, err);
     if (code < 0) {
         return code;
     }
@@ -216,19 +222,42 @@ static int fail(const struct trk_err *err)
     return 1;
 }
 
+static int public_key(int argc, char **argv)
+{
+    bool is_short = argc == 3 && strcmp(argv[2], "--short") == 0;
+    if (argc > 2 && !is_short) {
+        (void)fprintf(stderr, "usage: lifecycle public-key [--short]\n");
+        return 2;
+    }
+    trk_autofree char *key = trk_service_key_public(lifecycle_auth_key(&config));
+    (void)printf(is_short ? "%s\n" : "LIFECYCLE_PUBLIC_KEY=%s\n", key);
+    return 0;
+}
+
 static int generate_auth(int argc, char **argv)
 {
-    bool is_short = argc == 4 && strcmp(argv[3], "--short") == 0;
-    if (argc < 3 || argc > 4 || (argc == 4 && !is_short) || argv[2][0] == '-') {
-        (void)fprintf(stderr, "usage: lifecycle generate-auth SUBJECT [--short]\n");
+    bool is_short = false, is_registry = false, is_wrong = argc < 3 || argv[2][0] == '-';
+    for (int i = 3; i < argc; i++) {
+        bool *option = strcmp(argv[i], "--short") == 0      ? &is_short
+                       : strcmp(argv[i], "--registry") == 0 ? &is_registry
+                                                            : &is_wrong;
+        *option = true;
+    }
+    if (is_wrong) {
+        (void)fprintf(stderr,
+                      "usage: lifecycle generate-auth SUBJECT [--registry] [--short]\n"
+                      "  a token for lifecycle; with --registry one for image_builder and its "
+                      "registry\n");
         return 2;
     }
     struct trk_err err = {0};
     trk_autofree char *token = NULL;
-    if (sign_internal(argv[2], &token, &err) < 0) {
+    if (sign_internal(argv[2], is_registry ? trk_jwt_sign_service : trk_jwt_sign, &token, &err) <
+        0) {
         return fail(&err);
     }
-    (void)printf(is_short ? "%s\n" : "LIFECYCLE_AUTH_TOKEN=%s\n", token);
+    const char *name = is_registry ? "REGISTRY_TOKEN=" : "LIFECYCLE_AUTH_TOKEN=";
+    (void)printf("%s%s\n", is_short ? "" : name, token);
     return 0;
 }
 
@@ -255,12 +284,14 @@ int main(int argc, char **argv)
     }
     if (argc > 1 && strcmp(argv[1], "generate-auth") == 0) {
         code = generate_auth(argc, argv);
+    } else if (argc > 1 && strcmp(argv[1], "public-key") == 0) {
+        code = public_key(argc, argv);
     } else if (argc > 1 && strcmp(argv[1], "stop-jobs") == 0) {
         code = stop_jobs(argc);
     } else if (argc > 1) {
         (void)fprintf(stderr,
-                      "lifecycle: unknown command %s; there are generate-auth and stop-jobs, and "
-                      "--help\n",
+                      "lifecycle: unknown command %s; there are generate-auth, public-key and "
+                      "stop-jobs, and --help\n",
                       argv[1]);
         code = 2;
     } else {

@@ -188,19 +188,34 @@ load_environment() { # exports what every service gets
     export EXTERNAL_LIFECYCLE_URL=$LIFECYCLE_URL
     export DOCKER_REGISTRY=${DOCKER_REGISTRY:-$address:${ports[image_builder]}}
     export POSTGRES_HOST=$socket_dir POSTGRES_PORT=${ports[postgres]} POSTGRES_USER=racetrack POSTGRES_DB=racetrack
-    export POSTGRES_PASSWORD POSTGRES_SCHEMA=${POSTGRES_SCHEMA:-racetrack}
+    export POSTGRES_SCHEMA=${POSTGRES_SCHEMA:-racetrack}
     POSTGRES_PASSWORD=$(secret POSTGRES_PASSWORD)
     if [ "$RACETRACK_PROFILE" != dev ]; then
         AUTH_KEY=${AUTH_KEY:-$(secret AUTH_KEY)} SECRET_KEY=${SECRET_KEY:-$(secret SECRET_KEY)}
-        export AUTH_KEY SECRET_KEY
     fi
+    export -n AUTH_KEY SECRET_KEY POSTGRES_PASSWORD
+}
+lifecycle_secrets() { # exports them: the keys and the database's password are lifecycle's alone
+    export POSTGRES_PASSWORD
+    [ -z "${AUTH_KEY:-}" ] || export AUTH_KEY
+    if [ -n "${SECRET_KEY:-}" ]; then export SECRET_KEY; fi
+}
+service_secrets() { # SERVICE: exports what only it gets
+    if [ "$1" = lifecycle ]; then
+        lifecycle_secrets
+    elif [ "$1" = image_builder ] && [ "$RACETRACK_PROFILE" != dev ]; then
+        LIFECYCLE_PUBLIC_KEY=$(lifecycle_secrets && "$bin/lifecycle" public-key --short) || fail "lifecycle public-key failed"
+        export LIFECYCLE_PUBLIC_KEY
+    fi
+    LIFECYCLE_AUTH_TOKEN=$(service_token "$1")
+    [ -z "$LIFECYCLE_AUTH_TOKEN" ] || export LIFECYCLE_AUTH_TOKEN
 }
 service_token() { # SERVICE: outside the dev profile, an internal token signed with our own key
     [ "$RACETRACK_PROFILE" != dev ] || return 0
     local name=TOKEN_${1^^} token
     token=$(sed -n "s/^$name=//p" "$state/secrets.env" 2>/dev/null | tail -n 1)
     if [ -z "$token" ]; then
-        token=$("$bin/lifecycle" generate-auth "${1/_/-}" --short) || fail "lifecycle generate-auth ${1/_/-} failed"
+        token=$(lifecycle_secrets && "$bin/lifecycle" generate-auth "${1/_/-}" --short) || fail "lifecycle generate-auth ${1/_/-} failed"
         token=$(secret "$name" "$token")
     fi
     printf '%s' "$token"
@@ -344,8 +359,7 @@ start_service() {
     rotate_log "$service"
     (
         cd "$state"
-        LIFECYCLE_AUTH_TOKEN=$(service_token "$service")
-        [ -z "$LIFECYCLE_AUTH_TOKEN" ] || export LIFECYCLE_AUTH_TOKEN
+        service_secrets "$service"
         ulimit -S -n "$(ulimit -H -n)" 2>/dev/null || true
         exec setsid "$bin/$service" </dev/null >>"$state/log/$service.log" 2>&1 9>&-
     ) &
@@ -459,7 +473,7 @@ stop_jobs() {
     [ -d "$state/jobs" ] || return 0
     if [ -x "$bin/lifecycle" ]; then
         choose_ports
-        (load_environment && cd "$state" && exec "$bin/lifecycle" stop-jobs) </dev/null >>"$state/log/lifecycle.log" 2>&1 9>&- || {
+        (load_environment && lifecycle_secrets && cd "$state" && exec "$bin/lifecycle" stop-jobs) </dev/null >>"$state/log/lifecycle.log" 2>&1 9>&- || {
             say "error: stopping the jobs failed; the last log lines:" >&2
             tail -n 5 "$state/log/lifecycle.log" | sed 's/^/  | /' >&2
             return 1
@@ -556,8 +570,7 @@ run_foreground() {
         fail "port ${ports[$1]} is taken by $holder; $(port_variable "$1")=0 takes a free one"
     fi
     say "$1 at http://$address:${ports[$1]}; Ctrl-C ends it"
-    LIFECYCLE_AUTH_TOKEN=$(service_token "$1")
-    [ -z "$LIFECYCLE_AUTH_TOKEN" ] || export LIFECYCLE_AUTH_TOKEN
+    service_secrets "$1"
     exec 9>&-
     cd "$state"
     exec "$bin/$1"

@@ -57,7 +57,7 @@ int builder_authorize(struct trk_request *req, const char *access, struct trk_er
                          "a token is needed: send it in X-Racetrack-Auth, as a Bearer token, or as "
                          "the password of Basic authentication");
     } else {
-        rc = trk_jwt_verify(text, ib->auth_key, &token, err);
+        rc = trk_jwt_verify_service(text, ib->public_key, &token, err);
     }
     if (rc < 0) {
         if (rc == TRK_UNAUTHENTICATED && strcmp(access, "registry") == 0) {

@@ -6,6 +6,7 @@
 #include <sodium.h>
 #include <string.h>
 
+#include "libtrack/auth/service_key.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
@@ -80,7 +81,13 @@ static bool decode(const char *text, size_t len, unsigned char *out, size_t size
            end == text + len;
 }
 
-static int check_header(const char *text, size_t len, struct trk_err *err)
+/* One algorithm and its key, in the form that libjwt takes. */
+struct key {
+    jwt_alg_t algorithm;
+    const char *name, *text;
+};
+
+static int check_header(const char *text, size_t len, const struct key *key, struct trk_err *err)
 {
     char bytes[TRK_TOKEN_MAX];
     size_t bytes_len;
@@ -89,8 +96,9 @@ static int check_header(const char *text, size_t len, struct trk_err *err)
         trk_json_parse(bytes, bytes_len, &header, NULL) < 0 || !json_is_object(header)) {
         return invalid(err, "its header cannot be read");
     }
-    if (strcmp(trk_json_string_or(header, "alg", ""), "HS256") != 0) {
-        return invalid(err, "its algorithm is not HS256");
+    if (strcmp(trk_json_string_or(header, "alg", ""), key->name) != 0) {
+        return trk_err_set(err, TRK_UNAUTHENTICATED,
+                           "the token is not valid: its algorithm is not %s", key->name);
     }
     const json_t *type = json_object_get(header, "typ");
     if (type != NULL && (!json_is_string(type) || strcmp(json_string_value(type), "JWT") != 0)) {
@@ -178,37 +186,44 @@ static int read_payload(const char *text, size_t len, struct trk_token *token, s
     return 0;
 }
 
-/* What both directions need: a key that is worth its name, and libjwt. */
-static int prepare(const char *key, struct trk_err *err)
+static int load_library(struct trk_err *err)
 {
-    if (key == NULL || strlen(key) < KEY_BYTES_MIN) {
-        return trk_err_set(err, TRK_INTERNAL, "AUTH_KEY is missing or shorter than %d bytes",
-                           KEY_BYTES_MIN);
-    }
     (void)pthread_once(&once, load);
-    if (lib.fault[0] != '\0') {
-        return trk_err_set(err, TRK_INTERNAL,
-                           "libjwt cannot be loaded: %s; install it with: apt-get install libjwt0",
-                           lib.fault);
-    }
-    return 0;
+    return lib.fault[0] == '\0'
+               ? 0
+               : trk_err_set(
+                     err, TRK_INTERNAL,
+                     "libjwt cannot be loaded: %s; install it with: apt-get install libjwt0",
+                     lib.fault);
 }
 
-/* libjwt compares the signature's text, in constant time; a NULL or empty key would skip that. */
-static bool signature_matches(const char *text, const char *key)
+/* What is signed with AUTH_KEY needs one that is worth its name. */
+static int check_auth_key(const char *key, struct trk_err *err)
+{
+    return key != NULL && strlen(key) >= KEY_BYTES_MIN
+               ? 0
+               : trk_err_set(err, TRK_INTERNAL, "AUTH_KEY is missing or shorter than %d bytes",
+                             KEY_BYTES_MIN);
+}
+
+/* HS256: libjwt compares the signature's text, in constant time; a NULL or empty key would skip
+ * that. */
+static bool signature_matches(const char *text, const struct key *key)
 {
     jwt_t *jwt = NULL;
-    bool matches = lib.jwt_decode(&jwt, text, (const unsigned char *)key, (int)strlen(key)) == 0 &&
-                   lib.jwt_get_alg(jwt) == JWT_ALG_HS256;
+    bool matches = lib.jwt_decode(&jwt, text, (const unsigned char *)key->text,
+                                  (int)strlen(key->text)) == 0 &&
+                   lib.jwt_get_alg(jwt) == key->algorithm;
     if (jwt != NULL) {
         lib.jwt_free(jwt);
     }
     return matches;
 }
 
-int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret, struct trk_err *err)
+static int verify(const char *text, const struct key *key, struct trk_token *ret,
+                  struct trk_err *err)
 {
-    int rc = prepare(key, err);
+    int rc = load_library(err);
     if (rc < 0) {
         return rc;
     }
@@ -223,7 +238,7 @@ int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret, str
     if (signature == NULL || strchr(signature + 1, '.') != NULL) {
         return invalid(err, "it must have three parts, separated by dots");
     }
-    rc = check_header(text, (size_t)(payload - text), err);
+    rc = check_header(text, (size_t)(payload - text), key, err);
     if (rc < 0) {
         return rc;
     }
@@ -239,6 +254,23 @@ int trk_jwt_verify(const char *text, const char *key, struct trk_token *ret, str
     }
     *ret = token;
     return 0;
+}
+
+int trk_jwt_verify(const char *text, const char *auth_key, struct trk_token *ret,
+                   struct trk_err *err)
+{
+    const struct key key = {JWT_ALG_HS256, "HS256", auth_key};
+    int rc = check_auth_key(auth_key, err);
+    return rc < 0 ? rc : verify(text, &key, ret, err);
+}
+
+int trk_jwt_verify_service(const char *text, const char *public_key, struct trk_token *ret,
+                           struct trk_err *err)
+{
+    trk_autofree char *pem = trk_service_key_public_pem(public_key);
+    const struct key key = {JWT_ALG_ES256, "ES256", pem};
+    return pem != NULL ? verify(text, &key, ret, err)
+                       : trk_err_set(err, TRK_INTERNAL, "the public key cannot be read");
 }
 
 static char *payload_text(const struct trk_token *token)
@@ -261,7 +293,7 @@ static char *payload_text(const struct trk_token *token)
 }
 
 /* NULL when libjwt refuses. Owned. */
-static char *encode(const char *payload, const char *key)
+static char *encode(const char *payload, const struct key *key)
 {
     jwt_t *jwt = NULL;
     char *text = NULL;
@@ -269,16 +301,18 @@ static char *encode(const char *payload, const char *key)
         return NULL;
     }
     if (lib.jwt_add_grants_json(jwt, payload) == 0 &&
-        lib.jwt_set_alg(jwt, JWT_ALG_HS256, (const unsigned char *)key, (int)strlen(key)) == 0) {
+        lib.jwt_set_alg(jwt, key->algorithm, (const unsigned char *)key->text,
+                        (int)strlen(key->text)) == 0) {
         text = lib.jwt_encode_str(jwt);
     }
     lib.jwt_free(jwt);
     return text;
 }
 
-int trk_jwt_sign(const struct trk_token *token, const char *key, char **ret, struct trk_err *err)
+static int sign(const struct trk_token *token, const struct key *key, char **ret,
+                struct trk_err *err)
 {
-    int rc = prepare(key, err);
+    int rc = load_library(err);
     if (rc < 0) {
         return rc;
     }
@@ -296,4 +330,26 @@ int trk_jwt_sign(const struct trk_token *token, const char *key, char **ret, str
     }
     *ret = TRK_STEAL(text);
     return 0;
+}
+
+int trk_jwt_sign(const struct trk_token *token, const char *auth_key, char **ret,
+                 struct trk_err *err)
+{
+    const struct key key = {JWT_ALG_HS256, "HS256", auth_key};
+    int rc = check_auth_key(auth_key, err);
+    return rc < 0 ? rc : sign(token, &key, ret, err);
+}
+
+int trk_jwt_sign_service(const struct trk_token *token, const char *auth_key, char **ret,
+                         struct trk_err *err)
+{
+    int rc = check_auth_key(auth_key, err);
+    if (rc < 0) {
+        return rc;
+    }
+    trk_autofree char *pem = trk_service_key_private_pem(auth_key);
+    const struct key key = {JWT_ALG_ES256, "ES256", pem};
+    rc = sign(token, &key, ret, err);
+    sodium_memzero(pem, strlen(pem));
+    return rc;
 }

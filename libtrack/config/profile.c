@@ -4,6 +4,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "libtrack/auth/service_key.h"
 #include "libtrack/base/crypto.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
@@ -21,6 +22,11 @@ const char *trk_profile_auth_key(const char *profile, const char *key)
 const char *trk_profile_secret_key(const char *profile, const char *key)
 {
     return trk_str_is_empty(key) && trk_profile_is_dev(profile) ? TRK_DEV_SECRET_KEY : key;
+}
+
+const char *trk_profile_public_key(const char *profile, const char *key)
+{
+    return trk_str_is_empty(key) && trk_profile_is_dev(profile) ? TRK_DEV_PUBLIC_KEY : key;
 }
 
 #define DEV_TOKEN_HEADER "eyJhbGciOiJIUzI1NiIsInR5cCI6IkpXVCJ9."
@@ -97,12 +103,32 @@ bool trk_addr_is_loopback(const char *addr)
     return inet_pton(AF_INET6, addr, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+static int check_profile(const char *profile, struct trk_err *err)
+{
+    return trk_str_is_empty(profile) || trk_profile_is_dev(profile)
+               ? 0
+               : trk_err_set(err, TRK_INVALID,
+                             "RACETRACK_PROFILE: must be 'dev' or empty, is '%.64s'", profile);
+}
+
+/* Values that everybody knows stay on this machine, unless the dev profile is named. */
+static int check_place(const char *profile, const char *addr, const char *name, const char *remedy,
+                       struct trk_err *err)
+{
+    return trk_addr_is_loopback(addr) || trk_profile_is_dev(profile)
+               ? 0
+               : trk_err_set(err, TRK_INVALID,
+                             "%s is the development key that everybody knows, and the service "
+                             "would listen on '%.64s', beyond this machine: set a key of your own "
+                             "(%s), listen on 127.0.0.1, or name RACETRACK_PROFILE=dev",
+                             name, addr != NULL ? addr : "", remedy);
+}
+
 static int check_key(const char *profile, const char *addr, const char *name, const char *key,
                      struct trk_err *err)
 {
-    if (!trk_str_is_empty(profile) && !trk_profile_is_dev(profile)) {
-        return trk_err_set(err, TRK_INVALID,
-                           "RACETRACK_PROFILE: must be 'dev' or empty, is '%.64s'", profile);
+    if (check_profile(profile, err) < 0) {
+        return err->code;
     }
     if (trk_str_is_empty(key)) {
         return trk_err_set(err, TRK_INVALID,
@@ -117,15 +143,7 @@ static int check_key(const char *profile, const char *addr, const char *name, co
     }
     bool is_public = trk_secret_equal(key, TRK_DEV_AUTH_KEY) ||
                      trk_secret_equal(key, TRK_DEV_SECRET_KEY);
-    if (is_public && !trk_addr_is_loopback(addr) && !trk_profile_is_dev(profile)) {
-        return trk_err_set(
-            err, TRK_INVALID,
-            "%s is the development key that everybody knows, and the service would "
-            "listen on '%.64s', beyond this machine: set a key of your own ('openssl "
-            "rand -hex 32'), listen on 127.0.0.1, or name RACETRACK_PROFILE=dev",
-            name, addr != NULL ? addr : "");
-    }
-    return 0;
+    return is_public ? check_place(profile, addr, name, "'openssl rand -hex 32'", err) : 0;
 }
 
 int trk_profile_check(const char *profile, const char *addr, const char *auth_key,
@@ -138,4 +156,24 @@ int trk_profile_check_secret(const char *profile, const char *addr, const char *
                              struct trk_err *err)
 {
     return check_key(profile, addr, "SECRET_KEY", secret_key, err);
+}
+
+int trk_profile_check_public_key(const char *profile, const char *addr, const char *public_key,
+                                 struct trk_err *err)
+{
+    static const char name[] = "LIFECYCLE_PUBLIC_KEY";
+    if (check_profile(profile, err) < 0) {
+        return err->code;
+    }
+    trk_autofree char *pem = trk_str_is_empty(public_key) ? NULL
+                                                          : trk_service_key_public_pem(public_key);
+    if (pem == NULL) {
+        return trk_err_set(err, TRK_INVALID,
+                           "%s is %s: set it to what 'lifecycle public-key' prints, or set "
+                           "RACETRACK_PROFILE=dev for development",
+                           name, trk_str_is_empty(public_key) ? "required" : "not such a key");
+    }
+    return strcmp(public_key, TRK_DEV_PUBLIC_KEY) == 0
+               ? check_place(profile, addr, name, "'lifecycle public-key'", err)
+               : 0;
 }

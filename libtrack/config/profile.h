@@ -19,7 +19,10 @@
 
 #define TRK_PROFILE_DEV "dev"
 
-#define TRK_KEY_BYTES_MIN         32
+#define TRK_KEY_BYTES_MIN 32
+#define TRK_DEV_PUBLIC_KEY                                                                         \
+    "MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEx3J07jJT98prlMyIyJvsI2TtFd"                               \
+    "cV/qG74aWiVIntila+TX60EV15R4EKnS5i+ozwvYJ8SXLke+LEUwHFEknKLQ=="
 #define TRK_DEV_SECRET_KEY        "racetrack-dev-secret-key-which-everybody-knows"
 #define TRK_DEV_ADMIN_USER        "admin"
 #define TRK_DEV_ADMIN_PASSWORD    "admin"
@@ -50,6 +53,8 @@ bool trk_profile_is_dev(const char *profile); /* NULL and "" are not */
 /* `key` unless it is empty and the profile is dev: then the public constant. Borrows. */
 const char *trk_profile_auth_key(const char *profile, const char *key);
 const char *trk_profile_secret_key(const char *profile, const char *key);
+/* What belongs to AUTH_KEY, for services that do not hold it (service_key.h). */
+const char *trk_profile_public_key(const char *profile, const char *key);
 /* LIFECYCLE_AUTH_TOKEN of a service: `token` unless empty; in the dev profile an internal token of
  * `subject` (scope full_access), signed with the public key. TRK_INVALID when there is neither.
  * *ret owned. */
@@ -62,6 +67,9 @@ bool trk_addr_is_loopback(const char *addr);
  * unknown profile, no key or a short one, a public key beyond loopback without the dev profile. */
 int trk_profile_check(const char *profile, const char *addr, const char *auth_key,
                       struct trk_err *err) TRK_MUST_CHECK;
+/* The same for LIFECYCLE_PUBLIC_KEY. */
+int trk_profile_check_public_key(const char *profile, const char *addr, const char *public_key,
+                                 struct trk_err *err) TRK_MUST_CHECK;
 /* The same for SECRET_KEY. */
 int trk_profile_check_secret(const char *profile, const char *addr, const char *secret_key,
                              struct trk_err *err) TRK_MUST_CHECK;

@@ -67,6 +67,13 @@ def clean_environment(**extra):
     return env
 
 
+def registry_token():
+    """What image_builder takes, in the dev profile: signed with a key that only lifecycle holds."""
+    done = subprocess.run([BIN / "lifecycle", "generate-auth", "tester", "--registry", "--short"], env=clean_environment(RACETRACK_PROFILE="dev"),
+                          check=True, capture_output=True, text=True)
+    return done.stdout.strip()
+
+
 def free_port():
     """A port that is free now, outside the ephemeral range's usual traffic."""
     with socket.socket() as s:

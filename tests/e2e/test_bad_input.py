@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import BIN, DEV_AUTH_KEY, Cli, Platform, copy_sample, fresh_name, process_alive, wait_for
+from harness import BIN, DEV_AUTH_KEY, Cli, Platform, copy_sample, fresh_name, process_alive, registry_token, wait_for
 
 ADDER = "class AdderModel:\n    def perform(self, numbers: list) -> float:\n        return sum(numbers)\n"
 LIMIT_S = 2
@@ -385,7 +385,7 @@ def test_framing_that_could_smuggle_is_refused(own, adder, service, case):
     lines, body, status, says = FRAMING[case]
     path = {"lifecycle": "/api/v1/deploy", "image_builder": "/api/v1/build", "pub": f"/pub/job/{adder}/latest/api/v1/perform"}[service]
     smuggled = b"GET /live HTTP/1.1\r\nHost: x\r\n\r\n" if status == 400 else b""
-    token = internal_token() if service == "image_builder" else None
+    token = registry_token() if service == "image_builder" else None
     answer = exchange(own.port(service), head(own, path, *lines, token=token) + body + smuggled)
     assert answer.split()[1] == str(status).encode() and says in answer, answer
     assert b"HTTP/1.1 2" not in answer, "what followed was taken for a request"
@@ -445,10 +445,6 @@ def jwt(payload, key=DEV_AUTH_KEY, alg="HS256", digest=hashlib.sha256):
 
 
 INTERNAL = {"seed": "1", "subject": "lifecycle", "subject_type": "internal", "scopes": ["full_access"]}
-
-
-def internal_token():
-    return jwt(INTERNAL)
 
 
 TOKENS = {

@@ -3,7 +3,6 @@
 import base64
 import contextlib
 import hashlib
-import hmac
 import http.server
 import io
 import json
@@ -20,18 +19,9 @@ import pytest
 import requests
 import yaml
 
-from harness import BIN, DEV_AUTH_KEY, clean_environment, process_alive, wait_for
+from harness import BIN, clean_environment, process_alive, registry_token, wait_for
 
 ADDER = "class Adder:\n    def perform(self, a, b):\n        return a + b\n"
-
-
-def internal_token():
-    def part(raw):
-        return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
-
-    payload = {"seed": "1", "subject": "lifecycle", "subject_type": "internal", "scopes": ["full_access"]}
-    signed = part(b'{"alg":"HS256","typ":"JWT"}') + "." + part(json.dumps(payload).encode())
-    return signed + "." + part(hmac.new(DEV_AUTH_KEY.encode(), signed.encode(), hashlib.sha256).digest())
 
 
 def manifest(name="adder", **changes):
@@ -88,7 +78,7 @@ class Builder:
             RACETRACK_STATE=self.state, RACETRACK_PROFILE="dev", IMAGE_BUILDER_PORT=0, LIFECYCLE_URL="http://127.0.0.1:1/lifecycle",
             PIP_NO_INDEX=1, PIP_FIND_LINKS=self.wheels, **env,
         )
-        self.token = internal_token()
+        self.token = registry_token()
         self.process = None
         self.start()
 

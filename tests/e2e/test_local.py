@@ -101,7 +101,7 @@ def test_jobs_end_with_down_and_come_back_with_up(own_platform, make_job, tmp_pa
     wait_for(lambda: platform.call(name, {"numbers": [40, 2]}).json() == 42, 30, "the job answers again")
 
 
-def test_generated_secrets_without_the_dev_profile(own_platform):
+def test_generated_secrets_without_the_dev_profile(own_platform, make_job, tmp_path):
     platform = own_platform(RACETRACK_PROFILE="")
     platform.up()
     settings = platform.settings()
@@ -113,8 +113,16 @@ def test_generated_secrets_without_the_dev_profile(own_platform):
     assert login.status_code == 200, login.text
     assert platform.lifecycle.get("/api/v1/job", token=login.json()["token"]).status_code == 200
     logs = "".join(platform.log(s) for s in SERVICES)
-    for secret in (password, settings["AUTH_KEY"], settings["SECRET_KEY"], settings["POSTGRES_PASSWORD"]):
-        assert secret not in logs
+    secrets = [settings[name] for name in ("AUTH_KEY", "SECRET_KEY", "POSTGRES_PASSWORD")]
+    assert not [s for s in (password, *secrets) if s in logs]
+    for service in ("image_builder", "pub", "lifecycle"):
+        environ = Path(f"/proc/{platform.pid(service)}/environ").read_text()
+        assert [s in environ for s in secrets] == [service == "lifecycle"] * 3, f"who holds secrets: {service}"
+    cli = Cli(tmp_path / "home")
+    cli("login", platform.remote, login.json()["token"])
+    folder, name = make_job()
+    cli("deploy", folder, platform.remote)
+    assert platform.call(name, {"numbers": [40, 2]}, token=login.json()["token"]).json() == 42
 
 
 def test_a_taken_port_is_explained(own_platform):

@@ -21,7 +21,7 @@ static struct trk_err err;
 static char *state, *base_url, *token;
 static struct trk_http_answer answer;
 
-static inline char *make_token(enum trk_subject_type type, const char *key)
+static inline char *make_token(enum trk_subject_type type, const char *auth_key)
 {
     struct trk_token t = {.subject = "tester", .type = type};
     char *text;
@@ -29,7 +29,7 @@ static inline char *make_token(enum trk_subject_type type, const char *key)
         snprintf(t.scopes[0], sizeof(t.scopes[0]), "full_access");
         t.scope_count = 1;
     }
-    ck_assert_int_eq(trk_jwt_sign(&t, key, &text, &err), 0);
+    ck_assert_int_eq(trk_jwt_sign_service(&t, auth_key, &text, &err), 0);
     return text;
 }
 

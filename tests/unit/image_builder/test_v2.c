@@ -3,6 +3,7 @@
 #include <sys/stat.h>
 
 #include "image_builder/api/v2.h"
+#include "libtrack/config/profile.h"
 #include "libtrack/oci/oci.h"
 #include "tests/unit/image_builder/service_helper.h"
 
@@ -38,12 +39,15 @@ START_TEST(who_may_come_in)
     trk_autofree char *job = make_token(TRK_SUBJECT_JOB_FAMILY, TRK_DEV_AUTH_KEY);
     trk_autofree char *forged = make_token(TRK_SUBJECT_INTERNAL,
                                            "another-key-of-more-than-32-bytes!!");
+    trk_autofree char *symmetric = NULL; /* a right one for lifecycle */
+    ck_assert_int_eq(trk_profile_internal_token("dev", NULL, "image-builder", &symmetric, &err), 0);
     static const char *const paths[] = {"/v2/", "/v2/_catalog", "/v2/a/blobs/" UNKNOWN};
     for (size_t i = 0; i < TRK_COUNT(paths); i++) {
         ck_assert_int_eq(send_with("GET", paths[i], NULL, NULL, NULL, 0), 401);
         ck_assert_str_eq(header("www-authenticate"), "Basic realm=\"racetrack\"");
         assert_code("UNAUTHORIZED");
         ck_assert_int_eq(send_with("GET", paths[i], NULL, forged, NULL, 0), 401);
+        ck_assert_int_eq(send_with("GET", paths[i], NULL, symmetric, NULL, 0), 401);
         ck_assert_int_eq(send_with("GET", paths[i], NULL, user, NULL, 0), 403);
         assert_code("DENIED");
         ck_assert_int_eq(send_with("GET", paths[i], NULL, job, NULL, 0), 403);

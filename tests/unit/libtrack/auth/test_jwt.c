@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "libtrack/auth/jwt.h"
+#include "libtrack/auth/service_key.h"
 #include "libtrack/base/buf.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
@@ -385,6 +386,42 @@ START_TEST(weak_keys_are_refused)
 }
 END_TEST
 
+START_TEST(who_checks_service_tokens_cannot_make_them)
+{
+    const struct trk_token token = {.subject = "lifecycle",
+                                    .type = TRK_SUBJECT_INTERNAL,
+                                    .scopes = {"full_access"},
+                                    .scope_count = 1};
+    struct trk_token read;
+    trk_autofree char *public_key = trk_service_key_public(key);
+    trk_autofree char *again = trk_service_key_public(key);
+    trk_autofree char *other = trk_service_key_public("another key of at least 32 bytes length");
+    trk_autofree char *pem = trk_service_key_public_pem(public_key);
+    ck_assert_str_eq(public_key, again);
+    ck_assert_str_ne(public_key, other);
+    trk_autofree char *text = NULL;
+    ck_assert_int_eq(trk_jwt_sign_service(&token, key, &text, NULL), 0);
+    ck_assert_int_eq(trk_jwt_verify_service(text, public_key, &read, NULL), 0);
+    ck_assert_str_eq(read.subject, "lifecycle");
+    ck_assert(trk_token_has_scope(&read, "full_access"));
+    assert_refused(text, "a service token at lifecycle");
+    ck_assert_int_eq(trk_jwt_verify_service(text, other, &read, NULL), TRK_UNAUTHENTICATED);
+    char *end = strrchr(text, '.');
+    end[5] = end[5] == 'A' ? 'B' : 'A';
+    ck_assert_int_eq(trk_jwt_verify_service(text, public_key, &read, NULL), TRK_UNAUTHENTICATED);
+    ck_assert_int_eq(trk_jwt_verify_service(text, "no key", &read, NULL), TRK_INTERNAL);
+    /* The public key taken for a secret one, under either name of the algorithm. */
+    static const char *const headers[] = {"{\"alg\":\"HS256\"}", "{\"alg\":\"ES256\"}",
+                                          "{\"alg\":\"none\"}"};
+    const char *const secrets[] = {public_key, pem, key};
+    for (size_t i = 0; i < TRK_COUNT(headers) * TRK_COUNT(secrets); i++) {
+        trk_autofree char *forged = make_token(headers[i % 3], good_payload, secrets[i / 3]);
+        ck_assert_int_eq(trk_jwt_verify_service(forged, public_key, &read, NULL),
+                         TRK_UNAUTHENTICATED);
+    }
+}
+END_TEST
+
 START_TEST(unusable_subjects_are_not_signed)
 {
     struct trk_token token = {.subject = ""};
@@ -419,6 +456,7 @@ int main(void)
     tcase_add_test(tc, long_tokens_are_refused);
     tcase_add_test(tc, deep_tokens_need_no_stack);
     tcase_add_test(tc, weak_keys_are_refused);
+    tcase_add_test(tc, who_checks_service_tokens_cannot_make_them);
     tcase_add_test(tc, unusable_subjects_are_not_signed);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libtrack/auth/service_key.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/config/profile.h"
 
@@ -77,6 +78,31 @@ START_TEST(secret_key_has_its_own_name)
 }
 END_TEST
 
+static const struct {
+    const char *profile, *addr, *key, *says; /* NULL: it may listen */
+} public_rows[] = {
+    {"dev", "0.0.0.0", TRK_DEV_PUBLIC_KEY, NULL},
+    {"", "127.0.0.1", TRK_DEV_PUBLIC_KEY, NULL},
+    {"", "0.0.0.0", TRK_DEV_PUBLIC_KEY, "beyond this machine"},
+    {"", "127.0.0.1", "", "is required: set it to what 'lifecycle public-key' prints"},
+    {"", "127.0.0.1", OWN_KEY, "is not such a key"},
+    {"prod", "127.0.0.1", TRK_DEV_PUBLIC_KEY, "RACETRACK_PROFILE"},
+};
+START_TEST(who_checks_tokens_has_the_public_key)
+{
+    struct trk_err err = {0};
+    const char *says = public_rows[_i].says;
+    int rc = trk_profile_check_public_key(public_rows[_i].profile, public_rows[_i].addr,
+                                          public_rows[_i].key, &err);
+    ck_assert_int_eq(rc, says == NULL ? 0 : TRK_INVALID);
+    ck_assert_msg(says == NULL || strstr(err.text, says) != NULL, "%s", err.text);
+    trk_autofree char *derived = trk_service_key_public(TRK_DEV_AUTH_KEY);
+    ck_assert_str_eq(trk_profile_public_key("dev", ""), derived);
+    ck_assert_str_eq(trk_profile_public_key("dev", OWN_KEY), OWN_KEY);
+    ck_assert_str_eq(trk_profile_public_key("", ""), "");
+}
+END_TEST
+
 START_TEST(keys_default_in_the_dev_profile_only)
 {
     ck_assert_str_eq(trk_profile_auth_key("dev", ""), TRK_DEV_AUTH_KEY);
@@ -134,6 +160,7 @@ int main(void)
     tcase_add_test(tc, loopback_addresses);
     tcase_add_loop_test(tc, rule_is_kept, 0, TRK_COUNT(rows));
     tcase_add_test(tc, secret_key_has_its_own_name);
+    tcase_add_loop_test(tc, who_checks_tokens_has_the_public_key, 0, TRK_COUNT(public_rows));
     tcase_add_test(tc, keys_default_in_the_dev_profile_only);
     tcase_add_loop_test(tc, internal_tokens_of_the_dev_profile, 0, TRK_COUNT(internal_rows));
     tcase_add_test(tc, internal_token_is_required_without_the_dev_profile);
