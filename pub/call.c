@@ -225,6 +225,12 @@ static void refuse_verdict(struct pub_client *c, enum pub_verdict verdict,
         refuse_version(c, q, f);
         break;
     case PUB_NO_TOKEN:
+        if (c->is_cross_site) {
+            refuse(c, 403, job_error,
+                   "Forbidden: a page of another origin may not call with the cookie's token; send "
+                   "it in the header X-Racetrack-Auth");
+            break;
+        }
         refuse_token(c, "auth token not found in a header X-Racetrack-Auth");
         break;
     case PUB_UNKNOWN_TOKEN:
@@ -313,6 +319,14 @@ static bool is_too_old(const struct pub_worker *w)
     return max_s > 0 && pub_feed_age_ns(w->shared->feed, w->loop.now_ns) > max_s * TRK_NS_PER_S;
 }
 
+/* RFC 9110 §9.2.1 */
+static bool is_safe(struct trk_h1_slice method)
+{
+    return (method.len == 3 && memcmp(method.at, "GET", 3) == 0) ||
+           (method.len == 4 && memcmp(method.at, "HEAD", 4) == 0) ||
+           (method.len == 7 && memcmp(method.at, "OPTIONS", 7) == 0);
+}
+
 /* Fills what the request says; -1 when it was answered already. Slices live in the request and in
  * the worker's memory. */
 static int make_question(struct pub_client *c, struct pub_question *q, struct pub_route *route)
@@ -335,9 +349,15 @@ static int make_question(struct pub_client *c, struct pub_question *q, struct pu
                                .endpoint = w->endpoint,
                                .now_s = trk_wall_s()};
     c->rest = route->rest;
-    if (pub_token_find(r, w->cookie, &q->token) < 0 || q->token.len > TOKEN_MAX) {
+    struct pub_token_found found;
+    if (pub_token_find(r, w->cookie, &found) < 0 || found.text.len > TOKEN_MAX) {
         refuse_token(c, "the token has characters that no token has, or is too long");
         return -1;
+    }
+    q->token = found.text;
+    if (found.is_cookie && (c->is_upgrade || !is_safe(r->method)) && pub_token_is_cross_site(r)) {
+        q->token.len = 0; /* the browser sent it along, the page may not use it */
+        c->is_cross_site = true;
     }
     return 0;
 }
@@ -444,7 +464,7 @@ static void reset(struct pub_client *c, const struct trk_h1_request *r, size_t h
     c->wants_continue = r->expect_continue;
     c->hosts_tried = 0;
     c->moves = 0;
-    c->wants_news = c->is_wait_over = c->has_retried = c->has_started = false;
+    c->is_cross_site = c->wants_news = c->is_wait_over = c->has_retried = c->has_started = false;
     c->has_response = c->job_keeps_alive = false;
     c->sent_to_job = 0;
     c->status = 0;

@@ -59,7 +59,7 @@ struct pub_client {
     int error; /* of the last connection that failed, errno */
     uint8_t moves;
     bool wants_news; /* in WAIT: decides again at each change of the table */
-    bool is_wait_over, has_retried, has_started;
+    bool is_cross_site, is_wait_over, has_retried, has_started;
     bool can_send; /* the job takes more of the request */
     struct pub_block to_job;
     uint64_t sent_to_job;

@@ -38,6 +38,10 @@ static const struct trk_config_entry entries[] = {
      "CALLER_NAME_HEADER", 0, 0, 0, "header that tells a job who calls"},
     {"forward_to_protocol", TRK_CONFIG_STRING, FIELD(forward_protocol), "http", NULL,
      "FORWARD_TO_PROTOCOL", 0, 0, 0, "protocol of jobs; only http"},
+    {"forward_caller_token", TRK_CONFIG_BOOL, FIELD(forward_caller_token), "false", NULL,
+     "FORWARD_CALLER_TOKEN", 0, 0, 0,
+     "hand the caller's token (headers, cookie) to the job; a job that has it can act as its "
+     "caller"},
     {"auth_required", TRK_CONFIG_BOOL, FIELD(auth_required), "true", NULL, "AUTH_REQUIRED", 0, 0, 0,
      "reported by /health; calls are always authorised"},
     {"auth_debug", TRK_CONFIG_BOOL, FIELD(auth_debug), "false", NULL, "AUTH_DEBUG", 0, 0, 0,

@@ -17,7 +17,7 @@ struct pub_config {
     char *tracing_header, *caller_header;
     char *forward_protocol;
     int64_t port, threads;
-    bool auth_required, auth_debug, log_structured;
+    bool auth_required, auth_debug, forward_caller_token, log_structured;
     int64_t unused; /* of settings that do nothing any more */
     int64_t max_staleness_s;
     int64_t connection_max;

@@ -3,8 +3,10 @@
 #include <sys/random.h>
 
 #include "libtrack/base/err.h"
+#include "libtrack/base/mem.h"
 #include "pub/client.h"
 #include "pub/text.h"
+#include "pub/token.h"
 
 /* What the Connection fields of a message name, besides what everybody puts there. */
 struct named {
@@ -131,37 +133,64 @@ static void end_run(struct run *run, const char *end, struct pub_text *t)
     }
 }
 
-struct forwarded {
-    struct trk_h1_slice host, by_host, by_proto;
-    bool has_host, has_proto;
-};
+static const char forwarded_prefix[] = "x-forwarded-";
 
-static void add_forwarded(struct pub_client *c, const struct forwarded *f,
-                          const struct trk_h1_request *r, struct pub_text *t)
+/* What only the gateway says, in either spelling: who calls, through whom, and that it may. */
+static bool is_ours(const struct pub_shared *shared, struct trk_h1_slice name)
 {
-    if (!f->has_host) {
-        pub_text_adds(t, "X-Forwarded-Host: ");
-        pub_text_slice(t, f->host);
-        pub_text_add(t, "\r\n", 2);
-    }
-    if (!f->has_proto) {
-        pub_text_adds(t, "X-Forwarded-Proto: http\r\n");
-    }
-    pub_text_adds(t, "X-Forwarded-For: ");
-    for (size_t i = 0; i < r->header_count; i++) {
-        if (r->headers[i].id == TRK_H1_X_FORWARDED_FOR) {
-            pub_text_slice(t, r->headers[i].value);
-            pub_text_add(t, ", ", 2);
+    static const char *const names[] = {"forwarded", "x-real-ip", "x-racetrack-job-secret"};
+    for (size_t i = 0; i < TRK_COUNT(names); i++) {
+        if (is_like(name, names[i], strlen(names[i]))) {
+            return true;
         }
     }
+    size_t prefix_len = sizeof(forwarded_prefix) - 1;
+    return (name.len > prefix_len &&
+            is_like((struct trk_h1_slice){name.at, prefix_len}, forwarded_prefix, prefix_len)) ||
+           is_like(name, shared->caller_header, strlen(shared->caller_header)) ||
+           is_like(name, shared->tracing_header, strlen(shared->tracing_header));
+}
+
+static bool is_token(struct trk_h1_slice name)
+{
+    static const char *const names[] = {"x-racetrack-auth", "x-racetrack-user-auth",
+                                        "x-racetrack-esc-auth"};
+    for (size_t i = 0; i < TRK_COUNT(names); i++) {
+        if (is_like(name, names[i], strlen(names[i]))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void add_forwarded(struct pub_client *c, struct trk_h1_slice host, struct pub_text *t)
+{
+    pub_text_adds(t, "X-Forwarded-Host: ");
+    pub_text_slice(t, host);
+    pub_text_adds(t, "\r\nX-Forwarded-Proto: http\r\nX-Forwarded-For: ");
     pub_text_adds(t, c->peer);
     pub_text_add(t, "\r\n", 2);
 }
 
-static const char secret_header[] = "x-racetrack-job-secret";
+/* The Cookie field without the caller's token. */
+static void add_cookies(struct trk_h1_slice header, struct pub_text *t)
+{
+    const char *before = "Cookie: ";
+    while (header.len > 0) {
+        struct trk_h1_slice pair = pub_token_next_cookie(&header);
+        if (pair.len > 0 && !pub_token_is_cookie(pair)) {
+            pub_text_adds(t, before);
+            pub_text_slice(t, pair);
+            before = "; ";
+        }
+    }
+    if (before[0] == ';') {
+        pub_text_add(t, "\r\n", 2);
+    }
+}
 
 static bool is_dropped_from_request(const struct pub_client *c, const struct trk_h1_header *h,
-                                    const struct named *named, struct forwarded *f)
+                                    const struct named *named)
 {
     const struct pub_shared *shared = c->worker->shared;
     switch (h->id) {
@@ -174,26 +203,23 @@ static bool is_dropped_from_request(const struct pub_client *c, const struct trk
     case TRK_H1_TRANSFER_ENCODING:
     case TRK_H1_UPGRADE:
     case TRK_H1_X_FORWARDED_FOR:
+    case TRK_H1_X_FORWARDED_HOST:
+    case TRK_H1_X_FORWARDED_PROTO:
     case TRK_H1_X_CALLER_NAME:
         return true;
     case TRK_H1_EXPECT:
         return c->wants_continue; /* answered here */
     case TRK_H1_HOST:
-        f->host = h->value;
-        return false;
     case TRK_H1_CONTENT_LENGTH:
         return false;
-    case TRK_H1_X_FORWARDED_HOST:
-        f->has_host = true;
-        return false;
-    case TRK_H1_X_FORWARDED_PROTO:
-        f->has_proto = true;
-        return false;
+    case TRK_H1_X_RACETRACK_AUTH:
+    case TRK_H1_X_RACETRACK_USER_AUTH:
+    case TRK_H1_X_RACETRACK_ESC_AUTH:
+    case TRK_H1_COOKIE: /* goes without the token */
+        return !shared->config->forward_caller_token;
     default:
-        return is_like(h->name, shared->caller_header, strlen(shared->caller_header)) ||
-               is_like(h->name, shared->tracing_header, strlen(shared->tracing_header)) ||
-               is_like(h->name, secret_header, sizeof(secret_header) - 1) ||
-               is_named(named, h->name);
+        return is_ours(shared, h->name) || is_named(named, h->name) ||
+               (!shared->config->forward_caller_token && is_token(h->name));
     }
 }
 
@@ -215,14 +241,20 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
     if (named.has_too_many) {
         return false;
     }
-    struct forwarded f = {.host = {"", 0}};
+    struct trk_h1_slice host = {"", 0};
     struct run run = {NULL};
     bool has_host = false;
     for (size_t i = 0; i < r->header_count; i++) {
         const struct trk_h1_header *h = &r->headers[i];
-        has_host |= h->id == TRK_H1_HOST;
-        if (is_dropped_from_request(c, h, &named, &f)) {
+        if (h->id == TRK_H1_HOST) {
+            has_host = true;
+            host = h->value;
+        }
+        if (is_dropped_from_request(c, h, &named)) {
             end_run(&run, h->name.at, t);
+            if (h->id == TRK_H1_COOKIE) {
+                add_cookies(h->value, t);
+            }
         } else if (run.start == NULL) {
             run.start = h->name.at;
         }
@@ -231,7 +263,7 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
     if (!has_host) { /* HTTP/1.0 */
         field(t, "Host", c->up->host->name);
     }
-    add_forwarded(c, &f, r, t);
+    add_forwarded(c, host, t);
     field(t, config->tracing_header, c->tracing_id);
     if (c->caller != NULL) {
         field(t, config->caller_header, c->caller);
@@ -289,6 +321,17 @@ static void add_location(struct pub_text *t, struct trk_h1_slice location, const
     pub_text_add(t, "\r\n", 2);
 }
 
+/* Would it reach beyond the job: the caller's session, other jobs' pages, the whole host? */
+static bool reaches_beyond(const struct trk_h1_header *h)
+{
+    if (trk_h1_is(h->name, "set-cookie")) {
+        struct trk_h1_slice rest = h->value;
+        return pub_token_is_cookie(pub_token_next_cookie(&rest));
+    }
+    return trk_h1_is(h->name, "service-worker-allowed") || trk_h1_is(h->name, "clear-site-data") ||
+           trk_h1_is(h->name, "strict-transport-security");
+}
+
 static bool is_dropped_from_response(const struct pub_client *c, const struct trk_h1_header *h,
                                      const struct named *named)
 {
@@ -308,8 +351,34 @@ static bool is_dropped_from_response(const struct pub_client *c, const struct tr
         return false;
     default: {
         const char *tracing = c->worker->shared->tracing_header;
-        return is_like(h->name, tracing, strlen(tracing)) || is_named(named, h->name);
+        return is_like(h->name, tracing, strlen(tracing)) || is_named(named, h->name) ||
+               reaches_beyond(h);
     }
+    }
+}
+
+/* What a browser may do with an answer that it could show, unless the job says so itself. */
+static void add_page_headers(const struct trk_h1_response *r, struct pub_text *t)
+{
+    static const struct {
+        const char *lower, *name, *value;
+    } headers[] = {
+        {"x-content-type-options", "X-Content-Type-Options", "nosniff"},
+        {"x-frame-options", "X-Frame-Options", "SAMEORIGIN"},
+        {"referrer-policy", "Referrer-Policy", "same-origin"},
+        {"content-security-policy", "Content-Security-Policy",
+         "frame-ancestors 'self'; base-uri 'self'; object-src 'none'"},
+    };
+    const struct trk_h1_header *type = trk_h1_find(r->headers, r->header_count, "content-type");
+    static const char json[] = "application/json";
+    if (type != NULL && type->value.len >= sizeof(json) - 1 &&
+        trk_h1_is((struct trk_h1_slice){type->value.at, sizeof(json) - 1}, json)) {
+        return;
+    }
+    for (size_t i = 0; i < TRK_COUNT(headers); i++) {
+        if (trk_h1_find(r->headers, r->header_count, headers[i].lower) == NULL) {
+            field(t, headers[i].name, headers[i].value);
+        }
     }
 }
 
@@ -337,6 +406,9 @@ bool pub_head_response(struct pub_client *c, const struct trk_h1_response *r, si
     }
     end_run(&run, bytes + head_len - 2, t);
     field(t, c->worker->shared->config->tracing_header, c->tracing_id);
+    if (r->status != 101) {
+        add_page_headers(r, t);
+    }
     if (r->status == 101) {
         pub_text_adds(t, "Connection: Upgrade\r\nUpgrade: websocket\r\n");
     } else if (!c->keep_alive) {

@@ -51,7 +51,7 @@ void pub_reply(struct pub_client *c, int status, const char *content_type, const
     pub_text_adds(&t, reason(status));
     pub_text_adds(&t, "\r\nContent-Type: ");
     pub_text_adds(&t, content_type);
-    pub_text_adds(&t, "\r\nContent-Length: ");
+    pub_text_adds(&t, "\r\nX-Content-Type-Options: nosniff\r\nContent-Length: ");
     pub_text_u64(&t, len);
     pub_text_adds(&t, "\r\n");
     pub_text_adds(&t, w->shared->config->tracing_header);

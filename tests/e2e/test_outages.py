@@ -263,7 +263,8 @@ def test_a_crashing_call_costs_that_call_only(own, cli, job):
     (folder / "adder.py").write_text(FRAGILE)
     cli("deploy", folder, "dev", "--force")
     for _ in range(2):
-        broken = own.call(name, {"numbers": []})
+        # The gateway hears of the new generation within a moment.
+        [broken] = wait_for(lambda: [a for a in [own.call(name, {"numbers": []})] if a.status_code != 200], 3, "the new code")
         assert broken.status_code == 502 and "ended by itself with exit status 7" in broken.json()["error"], broken.text
         wait_for(lambda: own.call(name, ADDER).status_code == 200, 5, "it answers again")
     assert own.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["status"] == "running"

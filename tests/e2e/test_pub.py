@@ -71,8 +71,9 @@ def test_call_reaches_the_job_with_our_headers(pub, job):
         CALL + "?a=1&b=%2F",
         "POST",
         body=b'{"numbers": [40, 2]}',
-        headers="X-Request-Tracing-Id: trace-1\r\nX-Caller-Name: root\r\nx_caller_name: root\r\n"
-        "X-Forwarded-For: 10.1.1.1\r\nX-Custom: kept\r\n",
+        headers="X-Request-Tracing-Id: trace-1\r\nX-Caller-Name: root\r\nx_caller_name: root\r\nX-Custom: kept\r\n"
+        "X-Forwarded-For: 10.1.1.1\r\nX-Forwarded-Host: evil\r\nX_Forwarded_Proto: https\r\nX-Forwarded-Prefix: /x\r\n"
+        "Forwarded: for=10.1.1.1\r\nX-Real-IP: 10.1.1.1\r\nX_Real_Ip: 10.1.1.1\r\n",
     )
     assert answer.status == 200
     assert answer.headers["x-request-tracing-id"] == "trace-1"
@@ -82,12 +83,71 @@ def test_call_reaches_the_job_with_our_headers(pub, job):
     headers = seen["headers"]
     assert headers["host"] == "gateway.test"
     assert headers["x-forwarded-host"] == "gateway.test"
-    assert headers["x-forwarded-for"] == "10.1.1.1, 127.0.0.1"
+    assert headers["x-forwarded-for"] == "127.0.0.1" and headers["x-forwarded-proto"] == "http"
+    assert not {"x_forwarded_proto", "x-forwarded-prefix", "forwarded", "x-real-ip", "x_real_ip"} & headers.keys()
     assert headers["x-caller-name"] == "ESC tester"
     assert headers["x-request-tracing-id"] == "trace-1"
-    assert headers["x-racetrack-auth"] == "secret-token"
+    assert "x-racetrack-auth" not in headers
     assert headers["x-custom"] == "kept"
     assert "x_caller_name" not in headers and "connection" not in headers
+
+
+TOKENS = ("X-Racetrack-Auth: secret-token\r\nX-Racetrack-Esc-Auth: e\r\nX-Racetrack-User-Auth: u\r\nx_racetrack_auth: secret-token\r\n"
+          "Cookie: a=b;X-Racetrack-Auth=secret-token ; c=d\r\nCookie: X-Racetrack-Auth=secret-token\r\n")
+
+
+def test_jobs_do_not_get_the_callers_token(pub):
+    headers = pub.call(CALL, token=None, headers=TOKENS).json()["headers"]
+    assert not [value for value in headers.values() if "secret-token" in value]
+    assert not [name for name in headers if "racetrack" in name and "auth" in name]
+    assert headers["cookie"] == "a=b; c=d"
+
+
+def test_operator_may_hand_the_token_on(make_pub, job):
+    headers = make_pub(FORWARD_CALLER_TOKEN="true").call(CALL, token=None, headers=TOKENS).json()["headers"]
+    assert headers["x-racetrack-auth"] == "secret-token" and headers["x-racetrack-esc-auth"] == "e"
+    assert headers["cookie"].count("secret-token") == 2
+
+
+@pytest.mark.parametrize(
+    "method,headers,status",
+    [
+        ("POST", "Sec-Fetch-Site: cross-site\r\n", 403),
+        ("POST", "Origin: http://evil.test\r\n", 403),
+        ("DELETE", "Origin: null\r\n", 403),
+        ("POST", "Sec-Fetch-Site: same-origin\r\n", 200),
+        ("POST", "Origin: https://gateway.test\r\n", 200),
+        ("POST", "", 200),
+        ("GET", "Sec-Fetch-Site: cross-site\r\n", 200),
+        ("GET", "Origin: http://evil.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", 403),
+        ("POST", "X-Racetrack-Auth: secret-token\r\nOrigin: http://evil.test\r\n", 200),
+    ],
+)
+def test_pages_of_others_cannot_use_the_cookie(pub, job, method, headers, status):
+    with pub.wire() as wire:
+        wire.send(request(CALL, method, token=None, headers="Cookie: X-Racetrack-Auth=secret-token\r\n" + headers))
+        answer = wire.answer()
+    assert answer.status == status
+    assert len(job.requests) == (status == 200)
+    if status == 403:
+        assert "a page of another origin" in answer.json()["error"]
+
+
+def test_pages_of_jobs_stay_in_their_place(lifecycle, make_job, make_pub):
+    kinds = {
+        "page": "Content-Type: text/html\r\nSet-Cookie: X-Racetrack-Auth=mine; Path=/\r\nSet-Cookie: own=1\r\n"
+        "Service-Worker-Allowed: /\r\nClear-Site-Data: *\r\nReferrer-Policy: no-referrer\r\n",
+        "data": "Content-Type: application/json; charset=utf-8\r\n",
+        "odd": "",
+    }
+    lifecycle.add("adder", make_job(lambda wire, request: Job.reply(wire, b"x", headers=kinds[request.target.rpartition("/")[2]])))
+    pub = make_pub()
+    page = pub.call(CALL + "/page").headers
+    assert page["set-cookie"] == "own=1" and not {"service-worker-allowed", "clear-site-data"} & page.keys()
+    assert (page["x-content-type-options"], page["x-frame-options"], page["referrer-policy"]) == ("nosniff", "SAMEORIGIN", "no-referrer")
+    assert "frame-ancestors 'self'" in page["content-security-policy"]
+    assert "x-content-type-options" not in pub.call(CALL + "/data").headers
+    assert pub.call(CALL + "/odd").headers["x-content-type-options"] == "nosniff"
 
 
 def test_hop_by_hop_headers_end_here(pub):

@@ -51,10 +51,10 @@ static void check_cookie(const char *bytes, size_t size)
     r.header_count = 1;
     r.headers[0] = (struct trk_h1_header){{"Cookie", 6}, {bytes, size}, TRK_H1_COOKIE};
     char *scratch = trk_xmalloc(size + 1);
-    struct trk_h1_slice token = {"", 0};
+    struct pub_token_found token = {.text = {"", 0}};
     if (size <= TRK_H1_TARGET_MAX && pub_token_find(&r, scratch, &token) == 0) {
-        for (size_t i = 0; i < token.len; i++) {
-            trk_assert(token.at[i] > ' ' && token.at[i] < 0x7F);
+        for (size_t i = 0; i < token.text.len; i++) {
+            trk_assert(token.text.at[i] > ' ' && token.text.at[i] < 0x7F);
         }
     }
     free(scratch);

@@ -38,15 +38,42 @@ START_TEST(token_is_found)
     struct trk_h1_request r;
     ck_assert_int_gt(trk_h1_parse_request(&r, head, strlen(head)), 0);
     char scratch[TRK_H1_TARGET_MAX];
-    struct trk_h1_slice token = {NULL, 0};
+    struct pub_token_found token;
     int n = pub_token_find(&r, scratch, &token);
     if (tokens[_i].token == NULL) {
         ck_assert_int_eq(n, -1);
         return;
     }
     ck_assert_int_eq(n, 0);
-    ck_assert_uint_eq(token.len, strlen(tokens[_i].token));
-    ck_assert_mem_eq(token.at, tokens[_i].token, token.len);
+    ck_assert_uint_eq(token.text.len, strlen(tokens[_i].token));
+    ck_assert_mem_eq(token.text.at, tokens[_i].token, token.text.len);
+}
+END_TEST
+
+static const struct {
+    const char *headers;
+    bool is_cross_site;
+} origins[] = {
+    {"", false},
+    {"Sec-Fetch-Site: same-origin\r\nOrigin: http://evil\r\n", false},
+    {"Sec-Fetch-Site: none\r\n", false},
+    {"Sec-Fetch-Site: same-site\r\n", true},
+    {"Sec-Fetch-Site: cross-site\r\nOrigin: http://a:80\r\n", true},
+    {"Origin: http://a:80\r\n", false},
+    {"Origin: https://A:80\r\n", false},
+    {"Origin: http://a\r\n", true},
+    {"Origin: http://a:80.evil\r\n", true},
+    {"Origin: null\r\n", true},
+    {"Origin: \r\n", true},
+};
+
+START_TEST(origin_is_told)
+{
+    trk_autofree char *head = trk_xasprintf("POST / HTTP/1.1\r\nHost: a:80\r\n%s\r\n",
+                                            origins[_i].headers);
+    struct trk_h1_request r;
+    ck_assert_int_gt(trk_h1_parse_request(&r, head, strlen(head)), 0);
+    ck_assert(pub_token_is_cross_site(&r) == origins[_i].is_cross_site);
 }
 END_TEST
 
@@ -100,6 +127,7 @@ int main(void)
     Suite *suite = suite_create("input");
     TCase *tc = tcase_create("input");
     tcase_add_loop_test(tc, token_is_found, 0, TRK_COUNT(tokens));
+    tcase_add_loop_test(tc, origin_is_told, 0, TRK_COUNT(origins));
     tcase_add_loop_test(tc, url_is_checked, 0, TRK_COUNT(urls));
     tcase_add_test(tc, text_is_escaped_and_bounded);
     suite_add_tcase(suite, tc);
