@@ -12,6 +12,8 @@
 #define RETRY_AFTER_S  "1"
 #define JSON_TYPE      "application/json"
 #define STREAM_BLOCK   (16 * 1024)
+#define LIST_BLOCK     (64 * 1024) /* shorter lists are sent whole */
+#define LIST_TEXT_MAX  (64 << 20)
 #define INPUT_TEXT_MAX 256 /* longer input is not sent back in a 422 */
 
 /* -- keeping an answer until the handler has returned -- */
@@ -159,6 +161,93 @@ int trk_reply_stream(struct trk_request *req, int status, const char *content_ty
     return set_reply(req, status, content_type,
                      MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, stream_read,
                                                        stream, stream_free));
+}
+
+/* -- long lists -- */
+
+struct list {
+    trk_list_next next;
+    void *user;
+    void (*fini)(void *user);
+    struct trk_buf text; /* what is to be sent from `at` on */
+    size_t at;
+    bool has_any, is_over;
+    char tracing_id[128];
+};
+
+static void list_free(void *user)
+{
+    struct list *list = user;
+    if (list->fini != NULL) {
+        list->fini(list->user);
+    }
+    trk_buf_fini(&list->text);
+    free(list);
+}
+
+/* Makes elements until there is a block of text, or the list is over. */
+static int list_fill(struct list *list, struct trk_err *err)
+{
+    while (!list->is_over && list->text.len < LIST_BLOCK) {
+        size_t before = list->text.len;
+        (void)trk_buf_adds(&list->text, list->has_any ? "," : "");
+        int rc = list->next(list->user, &list->text, err);
+        if (rc < 0) {
+            return rc;
+        }
+        if (rc == 0) {
+            list->text.len = before; /* no comma */
+            (void)trk_buf_addc(&list->text, ']');
+            list->is_over = true;
+        }
+        list->has_any = true;
+        if (list->text.failed) {
+            return trk_err_set(err, TRK_TOO_LARGE, "an element of a list is too large");
+        }
+    }
+    return 0;
+}
+
+static ssize_t list_read(void *user, char *bytes, size_t size)
+{
+    struct list *list = user;
+    struct trk_err err = {0};
+    if (list->at == list->text.len && !list->is_over) {
+        trk_buf_reset(&list->text);
+        list->at = 0;
+        if (list_fill(list, &err) < 0) {
+            trk_log_set_tracing_id(list->tracing_id);
+            trk_log_error("a list broke off", "error", err.text, NULL);
+            return -1;
+        }
+    }
+    size_t n = list->text.len - list->at;
+    n = n < size ? n : size;
+    memcpy(bytes, list->text.data + list->at, n);
+    list->at += n;
+    return (ssize_t)n;
+}
+
+int trk_reply_list(struct trk_request *req, int status, trk_list_next next, void *user,
+                   void (*fini)(void *user), struct trk_err *err)
+{
+    struct list *list = trk_xcalloc(1, sizeof(*list));
+    *list = (struct list){.next = next, .user = user, .fini = fini};
+    memcpy(list->tracing_id, req->tracing_id, sizeof(list->tracing_id));
+    trk_buf_init(&list->text, LIST_TEXT_MAX);
+    (void)trk_buf_addc(&list->text, '[');
+    int rc = list_fill(list, err);
+    if (rc < 0) {
+        list_free(list);
+        return rc;
+    }
+    if (!list->is_over) {
+        return trk_reply_stream(req, status, JSON_TYPE, list_read, list, list_free);
+    }
+    size_t len;
+    char *text = trk_buf_steal(&list->text, &len);
+    list_free(list);
+    return reply_owned(req, status, JSON_TYPE, text, len);
 }
 
 int http_reply_redirect(struct trk_request *req, const char *location)

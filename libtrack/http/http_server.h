@@ -202,5 +202,13 @@ int trk_reply_fd(struct trk_request *req, int status, const char *content_type, 
 int trk_reply_stream(struct trk_request *req, int status, const char *content_type,
                      ssize_t (*next)(void *user, char *bytes, size_t size), void *user,
                      void (*fini)(void *user));
+/* Appends one element's JSON text and returns 1; 0 at the end; or fails. */
+typedef int (*trk_list_next)(void *user, struct trk_buf *out, struct trk_err *err);
+/* A JSON array that need not be in memory: sent as it is made when it is longer than 64 KiB. `next`
+ * is called at once until then, so that a failure up to there is the handler's; later, after the
+ * handler has returned (request memory is still there), it is logged and the connection cut.
+ * alias_reply is not asked. fini(user) always runs. */
+int trk_reply_list(struct trk_request *req, int status, trk_list_next next, void *user,
+                   void (*fini)(void *user), struct trk_err *err);
 
 #endif

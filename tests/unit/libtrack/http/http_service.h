@@ -176,6 +176,25 @@ static int get_stream(struct trk_request *req, struct trk_err *err)
     return trk_reply_stream(req, 200, "text/event-stream", stream_next, state, stream_end);
 }
 
+static int list_next(void *user, struct trk_buf *out, struct trk_err *err)
+{
+    struct stream_state *state = user;
+    if (state->left == 0) {
+        return state->breaks ? trk_err_set(err, TRK_UNAVAILABLE, "the store: is away") : 0;
+    }
+    (void)trk_buf_addf(out, "{\"n\":%d}", --state->left);
+    return 1;
+}
+static int get_list(struct trk_request *req, struct trk_err *err)
+{
+    (void)count_call(req);
+    struct stream_state *state = trk_xcalloc(1, sizeof(*state));
+    state->service = trk_req_ctx(req);
+    state->left = (int)trk_req_query_int(req, "count", 3);
+    state->breaks = trk_req_query_bool(req, "breaks", false);
+    return trk_reply_list(req, 200, list_next, state, stream_end, err);
+}
+
 static int get_large(struct trk_request *req, struct trk_err *err)
 {
     (void)err;
@@ -277,6 +296,11 @@ static const struct trk_route service_routes[] = {
      .access = "public",
      .handler = get_stream,
      .help = "A stream of events."},
+    {.method = "GET",
+     .path = "/list",
+     .access = "public",
+     .handler = get_list,
+     .help = "A list of any length."},
     {.method = "GET",
      .path = "/large",
      .access = "public",

@@ -474,6 +474,45 @@ START_TEST(test_stream_left)
 }
 END_TEST
 
+static json_t *get_json(const char *url, bool *ret_is_whole)
+{
+    struct trk_http_client *client = trk_http_client_new();
+    struct trk_http_answer answer = {0};
+    struct trk_err err = {0};
+    trk_autofree char *full = trk_xasprintf("http://127.0.0.1:%d%s", service.port, url);
+    struct trk_http_call call = {.method = "GET", .url = full};
+    *ret_is_whole = trk_http_call(client, &call, &answer, &err) == 0;
+    json_t *value = *ret_is_whole ? json_loads(answer.body, 0, NULL) : NULL;
+    trk_http_answer_fini(&answer);
+    trk_http_client_free(client);
+    return value;
+}
+
+START_TEST(test_list)
+{
+    static const struct {
+        const char *url;
+        size_t size;
+    } cases[] = {{"/list?count=0", 0}, {"/list?count=1", 1}, {"/list?count=50000", 50000}};
+    bool is_whole;
+    for (size_t i = 0; i < TRK_COUNT(cases); i++) {
+        json_auto_t *list = get_json(cases[i].url, &is_whole);
+        ck_assert(is_whole && json_is_array(list));
+        ck_assert_uint_eq(json_array_size(list), cases[i].size);
+    }
+    json_auto_t *none = get_json("/list?count=50000&breaks=true", &is_whole);
+    ck_assert_msg(!is_whole && none == NULL, "a cut list looks whole");
+    struct raw_answer answer = ask(&service, "GET", "/list?count=3&breaks=true", "", NULL);
+    ck_assert_int_eq(answer.status, 503); /* nothing was sent yet */
+    raw_answer_fini(&answer);
+    answer = ask(&service, "HEAD", "/list?count=50000", "", NULL);
+    ck_assert_int_eq(answer.status, 200);
+    ck_assert_str_eq(answer.body, "");
+    raw_answer_fini(&answer);
+    wait_for_count(&service.streams_ended, 6);
+}
+END_TEST
+
 static double metric(const char *name)
 {
     struct trk_buf text;
@@ -837,6 +876,7 @@ int main(void)
     tcase_add_test(tcase, test_file);
     tcase_add_test(tcase, test_stream);
     tcase_add_test(tcase, test_stream_left);
+    tcase_add_test(tcase, test_list);
     tcase_add_test(tcase, test_request_metrics);
     tcase_add_test(tcase, test_long_handler);
     tcase_add_test(tcase, test_handler_sees_disconnect);
