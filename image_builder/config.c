@@ -72,8 +72,15 @@ static const struct trk_config_entry entries[] = {
          "remove a build's folder when it has ended (all are removed at start)"),
     BOOL("verify_manifest_consistency", verify_manifest_consistency, "true", NULL,
          "warn when the repository's own manifest differs from the submitted one"),
-    INT("build_cache_retention_hours", build_cache_retention_hours, "0", "h", NULL, 0, 1000000,
-        "installed requirements that no build used for so long are dropped; 0: never"),
+    INT("unused_retention_s", unused_retention_s, "3600", "s", NULL, 1, 31536000,
+        "images and sources that no job and no deployment uses, and blobs of broken-off pushes, "
+        "are "
+        "removed after so long; longer than the longest push takes"),
+    INT("build_logs_max", build_logs_max, "2000", NULL, NULL, 1, 10000000,
+        "logs of builds that are kept as files"),
+    INT("build_cache_retention_hours", build_cache_retention_hours, "720", "h", NULL, 0, 1000000,
+        "installed requirements, and pip's caches of job families, that no build used for so long "
+        "are dropped; 0: never"),
     INT("build_cache_prune_interval_m", build_cache_prune_interval_m, "60", "min", NULL, 1, 100000,
         "how often unused blobs are looked for"),
     OLD_STRING("cache_base_images", cache_base_images),

@@ -38,6 +38,8 @@ struct builder_config {
     bool git_local_remotes;
     bool clean_up_workspaces;
     bool verify_manifest_consistency;
+    int64_t unused_retention_s;
+    int64_t build_logs_max;
     int64_t build_cache_retention_hours; /* 0: kept for ever */
     int64_t build_cache_prune_interval_m;
 

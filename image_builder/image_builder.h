@@ -13,6 +13,7 @@
 #include "libtrack/metrics/metrics.h"
 
 struct build_queue;
+struct housekeeping;
 struct reporter;
 struct uploads;
 
@@ -32,6 +33,7 @@ struct image_builder {
     struct uploads *uploads;
     struct build_queue *builds;
     struct reporter *reporter;
+    struct housekeeping *housekeeping;
     struct trk_metrics *metrics;
     struct builder_metrics m;
 };

@@ -21,7 +21,6 @@ struct service {
     struct image_builder ib;
     struct trk_http_server *server;
     struct trk_route_table tables[BUILDER_TABLES];
-    struct housekeeping *housekeeping;
 };
 
 static void add_metrics(struct image_builder *ib)
@@ -127,13 +126,13 @@ int service_start(const struct builder_config *config, struct service **ret, str
         add_metrics(ib);
         ib->uploads = uploads_new(ib->store);
         ib->builds = build_queue_new(ib, (unsigned)config->builds_max);
+        ib->housekeeping = housekeeping_start(ib);
         rc = listen_on(service, err);
     }
     if (rc < 0) {
         service_stop(service);
         return rc;
     }
-    service->housekeeping = housekeeping_start(ib);
     *ret = service;
     return 0;
 }
@@ -151,9 +150,9 @@ struct image_builder *service_builder(struct service *service)
 void service_stop(struct service *service)
 {
     struct image_builder *ib = &service->ib;
-    housekeeping_stop(service->housekeeping);
     bool is_idle = ib->builds == NULL || build_queue_stop(ib->builds, BUILDS_END_MS);
     trk_http_server_stop(service->server, REQUESTS_END_MS);
+    housekeeping_stop(ib->housekeeping);
     if (!is_idle) {
         return; /* a thread still uses all this; the process ends anyway */
     }

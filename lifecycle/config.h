@@ -58,6 +58,9 @@ struct lifecycle_config {
     int64_t supervisor_interval_ms;
     int64_t health_probe_interval_s;
     int64_t event_retention_s;
+    int64_t retention_interval_s;
+    int64_t deployments_kept_per_job, build_logs_kept_per_job;
+    int64_t deployment_retention_days, audit_retention_days, status_event_retention_days;
     char *request_tracing_header, *caller_name_header;
 
     /* accepted from the original's files */

@@ -1,5 +1,5 @@
 # Targets for people and CI: set up, run on this machine, check.
-.PHONY: setup quickstart up down status logs clean test e2e bench lint run-lifecycle run-image_builder run-pub run-client run-wrapper test-unit
+.PHONY: setup quickstart up down status logs clean test test-slow e2e bench lint run-lifecycle run-image_builder run-pub run-client run-wrapper test-unit
 LOCAL := utils/local.sh
 # Programs that the services are started from; `make SAN=… up` runs the instrumented ones.
 export RACETRACK_BIN ?= $(CURDIR)/$(B)/bin
@@ -67,6 +67,9 @@ bench: all ## Measure against peers in the same run (args=path picks one).
 
 lint: ## Check layout, banned functions, C and shell (clang-format, cppcheck, shellcheck).
 	@utils/lint.sh
+
+test-slow: all ## The end-to-end tests that take minutes and gigabytes.
+	@$(PYTHON) -m pytest -p no:cacheprovider -q -m slow tests/e2e $(args)
 
 # unit-AREA: the unit tests of one area.
 unit-%: $(EXTRAS) $(PROGRAMS)

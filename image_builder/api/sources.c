@@ -1,9 +1,10 @@
 /* PUT /api/v1/sources/{digest}: what builds are made from. The body goes to the disk as it comes.
  */
-#include "image_builder/image_builder.h"
+#include "image_builder/housekeeping.h"
 #include "libtrack/base/mem.h"
 
 #define SOURCE_MAX ((size_t)16 << 30)
+#define IN_USE_MAX ((size_t)64 << 20)
 
 static void drop_temp(void *user)
 {
@@ -37,6 +38,22 @@ static int put_source(struct trk_request *req, struct trk_err *err)
     return rc < 0 ? rc : trk_reply_empty(req, 201);
 }
 
+static int post_retention(struct trk_request *req, struct trk_err *err)
+{
+    const struct image_builder *ib = trk_req_ctx(req);
+    (void)err;
+    /* a copy: two threads must not share a JSON value's reference count */
+    housekeeping_tell(ib->housekeeping, json_deep_copy(trk_req_json(req)));
+    return trk_reply_empty(req, 202);
+}
+
+static const char retention_schema[] =
+    "{\"type\":\"object\",\"required\":[\"images\",\"sources\"],\"properties\":{"
+    "\"images\":{\"type\":\"array\",\"items\":{\"type\":\"string\"},\"description\":\"name, @, "
+    "digest "
+    "of the manifest\"},"
+    "\"sources\":{\"type\":\"array\",\"items\":{\"type\":\"string\"}}}}";
+
 static const struct trk_route routes[] = {
     {.method = "PUT",
      .path = "/api/v1/sources/{digest}",
@@ -46,5 +63,13 @@ static const struct trk_route routes[] = {
      .flags = TRK_ROUTE_STREAM_BODY,
      .body_max_bytes = SOURCE_MAX,
      .help = "Keep a source, a tar or tar.gz, under its digest; builds name it by that."},
+    {.method = "POST",
+     .path = "/api/v1/retention",
+     .access = "internal",
+     .request_schema = retention_schema,
+     .handler = post_retention,
+     .body_max_bytes = IN_USE_MAX,
+     .help = "All images and sources that jobs and deployments use; others are removed when they "
+             "are older than unused_retention_s."},
 };
 const struct trk_route_table builder_source_table = {"sources", routes, TRK_COUNT(routes)};

@@ -72,7 +72,7 @@ void build_repository(const char *namespace, const char *job_name, char out[256]
 {
     char digest[TRK_DIGEST_SIZE];
     char plain[128];
-    (void)snprintf(out, 256, "%s/job-entrypoint/%s", namespace, job_name);
+    (void)snprintf(out, 256, "%s/" BUILD_REPOSITORIES "/%s", namespace, job_name);
     if (strlen(job_name) < sizeof(plain) && strchr(job_name, '/') == NULL &&
         trk_oci_repository_is_valid(out)) {
         return;
@@ -92,8 +92,8 @@ void build_repository(const char *namespace, const char *job_name, char out[256]
     }
     plain[n] = '\0';
     trk_digest(job_name, strlen(job_name), digest);
-    (void)snprintf(out, 256, "%s/job-entrypoint/%s%s%.12s", namespace, plain, n > 0 ? "-" : "",
-                   digest + 7);
+    (void)snprintf(out, 256, "%s/" BUILD_REPOSITORIES "/%s%s%.12s", namespace, plain,
+                   n > 0 ? "-" : "", digest + 7);
 }
 
 /* ---- phases ---- */

@@ -83,8 +83,9 @@ int build_add_requirements(struct build *build, struct trk_err *err) TRK_MUST_CH
 int build_add_code(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
 int build_make_image(struct build *build, struct trk_err *err) TRK_MUST_CHECK;
 
-/* Name of the job's repository: "<namespace>/job-entrypoint/<name>"; a job name that no repository
- * may have is replaced by an unlike one that may. */
+/* Name of the job's repository: "<namespace>/" BUILD_REPOSITORIES "/<name>"; a job name that no
+ * repository may have is replaced by an unlike one that may. */
+#define BUILD_REPOSITORIES "job-entrypoint"
 void build_repository(const char *namespace, const char *job_name, char out[256]);
 /* The Python that jobs run on, "3.11". */
 int build_python_version(char out[16], struct trk_err *err) TRK_MUST_CHECK;

@@ -75,6 +75,24 @@ int build_cache_put(struct image_builder *ib, const char *key,
     return store_write_file(ib->store, path, text, strlen(text), err);
 }
 
+/* pip's caches, a folder for each job family; a build that uses one makes its time new. */
+static int prune_pip(struct image_builder *ib, int64_t before_s, struct trk_err *err)
+{
+    trk_autofree char *folder = trk_xasprintf("%s/cache/pip", store_root(ib->store));
+    json_auto_t *names = NULL;
+    int rc = store_list(folder, &names, err);
+    size_t i;
+    json_t *name;
+    json_array_foreach (names, i, name) {
+        struct stat st;
+        trk_autofree char *path = trk_xasprintf("%s/%s", folder, json_string_value(name));
+        if (rc == 0 && stat(path, &st) == 0 && st.st_mtime < before_s) {
+            rc = trk_rm_rf(path, err);
+        }
+    }
+    return rc;
+}
+
 int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_roots,
                       struct trk_err *err)
 {
@@ -102,6 +120,7 @@ int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_root
             (void)json_array_append_new(roots, json_string(layer.digest));
         }
     }
+    rc = hours > 0 ? prune_pip(ib, before_s, err) : 0;
     *ret_roots = TRK_STEAL(roots);
-    return 0;
+    return rc;
 }

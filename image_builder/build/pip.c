@@ -1,6 +1,8 @@
 /* pip in the sandbox: its environment and settings, what it may reach, and what its failures mean.
  */
+#include <fcntl.h>
 #include <strings.h>
+#include <sys/stat.h>
 
 #include "image_builder/build/network.h"
 #include "image_builder/build/sandbox.h"
@@ -249,7 +251,9 @@ static int make_pip_cache(const struct build *build, const char *cache, struct t
             return err->code;
         }
     }
-    return trk_mkdir_p(cache, 0700, err);
+    int rc = trk_mkdir_p(cache, 0700, err);
+    (void)utimensat(AT_FDCWD, cache, NULL, 0); /* used now: see build_cache_prune */
+    return rc;
 }
 
 int build_run_pip(struct build *build, const char *requirements, const char *target,

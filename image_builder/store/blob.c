@@ -279,7 +279,7 @@ int store_temp_commit_as(struct store_temp *temp, const char *digest, int64_t si
     struct store_pending pending = store_temp_pending(temp, path);
     int rc = store_temp_seal(temp, size_bytes, err);
     if (rc == 0) {
-        rc = store_publish(&pending, 1, err);
+        rc = store_publish(temp->store, &pending, 1, err);
     }
     if (pending.is_done) {
         store_temp_done(temp, digest);

@@ -37,7 +37,8 @@ struct store_pending {
 /* Makes all of them appear, in this order, each whole. What costs is waiting for the disk, and a
  * file system commits what was begun together together: so first all are written out, then all are
  * renamed, then each folder is synced once. After a failure those not done are still in tmp/. */
-int store_publish(struct store_pending *pending, size_t count, struct trk_err *err) TRK_MUST_CHECK;
+int store_publish(struct store *store, struct store_pending *pending, size_t count,
+                  struct trk_err *err) TRK_MUST_CHECK;
 /* Makes a small file appear at `path` whole. */
 int store_write_file(struct store *store, const char *path, const void *bytes, size_t len,
                      struct trk_err *err) TRK_MUST_CHECK;

@@ -113,7 +113,7 @@ static int batch_commit(struct batch *batch, struct trk_err *err)
     for (size_t i = 0; i < batch->count; i++) {
         pending[i] = store_temp_pending(batch->temps[i], batch->paths[i]);
     }
-    int rc = store_publish(pending, batch->count, err);
+    int rc = store_publish(batch->store, pending, batch->count, err);
     for (size_t i = 0; i < batch->count; i++) {
         if (pending[i].is_done) {
             store_temp_done(batch->temps[i],

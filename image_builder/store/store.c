@@ -11,6 +11,8 @@
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
 
+#define RENAME_ATTEMPTS 3
+
 char *store_path(const struct store *store, const char *fmt, ...)
 {
     struct trk_buf buf;
@@ -119,20 +121,24 @@ static int make_parent(const char *path, struct trk_err *err)
     return rc < 0 ? rc : store_fsync_parent(parent, err);
 }
 
-static int rename_into_place(const struct store_pending *p, struct trk_err *err)
+static int rename_into_place(struct store *store, const struct store_pending *p,
+                             struct trk_err *err)
 {
-    if (rename(p->temp_path, p->path) == 0) {
-        return 0;
+    for (unsigned attempt = 0;; attempt++) {
+        (void)pthread_mutex_lock(&store->lock);
+        int errnum = rename(p->temp_path, p->path) == 0 ? 0 : errno;
+        (void)pthread_mutex_unlock(&store->lock);
+        if (errnum == 0) {
+            return 0;
+        }
+        if (errnum != ENOENT || attempt == RENAME_ATTEMPTS) {
+            return trk_err_errno(err, errnum, "storing %s", p->path);
+        }
+        int rc = make_parent(p->path, err); /* a folder that became empty may just be removed */
+        if (rc < 0) {
+            return rc;
+        }
     }
-    int errnum = errno;
-    int rc = errnum == ENOENT ? make_parent(p->path, err) : 0;
-    if (rc < 0) {
-        return rc;
-    }
-    if (errnum != ENOENT || rename(p->temp_path, p->path) < 0) {
-        return trk_err_errno(err, errno, "storing %s", p->path);
-    }
-    return 0;
 }
 
 static bool has_same_parent(const char *a, const char *b)
@@ -141,7 +147,8 @@ static bool has_same_parent(const char *a, const char *b)
     return n == (size_t)(strrchr(b, '/') - b) && memcmp(a, b, n) == 0;
 }
 
-int store_publish(struct store_pending *pending, size_t count, struct trk_err *err)
+int store_publish(struct store *store, struct store_pending *pending, size_t count,
+                  struct trk_err *err)
 {
     for (size_t i = 0; i < count; i++) { /* starts the writing of all before waiting for one */
         (void)sync_file_range(pending[i].fd, 0, 0, SYNC_FILE_RANGE_WRITE);
@@ -152,7 +159,7 @@ int store_publish(struct store_pending *pending, size_t count, struct trk_err *e
         }
     }
     for (size_t i = 0; i < count; i++) {
-        int rc = rename_into_place(&pending[i], err);
+        int rc = rename_into_place(store, &pending[i], err);
         if (rc < 0) {
             return rc;
         }
@@ -183,7 +190,7 @@ int store_write_file(struct store *store, const char *path, const void *bytes, s
         return rc;
     }
     struct store_pending pending = store_temp_pending(temp, path);
-    rc = store_publish(&pending, 1, err);
+    rc = store_publish(store, &pending, 1, err);
     if (pending.is_done) {
         store_temp_done(temp, NULL);
     }

@@ -98,6 +98,16 @@ int store_tags(struct store *store, const char *repository, json_t **ret,
                struct trk_err *err) TRK_MUST_CHECK;
 int store_repositories(struct store *store, json_t **ret, struct trk_err *err) TRK_MUST_CHECK;
 
+/* Removes the other tags and manifests of the repositories whose name begins with `prefix`, where
+ * they are older than grace_s. */
+struct store_wanted {
+    const char *prefix;
+    const json_t *tags;    /* object with keys "<repository>:<tag>" */
+    const json_t *digests; /* object with digests of manifests as keys */
+};
+int store_prune(struct store *store, const struct store_wanted *wanted, int64_t grace_s,
+                uint64_t *ret_removed, struct trk_err *err) TRK_MUST_CHECK;
+
 /* -- collecting what nothing refers to -- */
 struct store_gc_result {
     uint64_t removed, removed_bytes, kept;

@@ -10,7 +10,7 @@
 #include "lifecycle/config.h"
 #include "lifecycle/lifecycle.h"
 
-enum { PATIENCE_MS = 20000, PAUSE_MAX_MS = 1000, IDLE_MS = 60000 };
+enum { PATIENCE_MS = 20000, PAUSE_MAX_MS = 1000, IDLE_MS = 60000, RETAIN_MS = 3000 };
 
 static int put(const struct lifecycle *lc, struct trk_http_client *client, const char *url, int fd,
                int64_t size_bytes, struct trk_err *err)
@@ -63,4 +63,22 @@ int image_store_put_source(const struct lifecycle *lc, int fd, int64_t size_byte
                            "runs the platform has made room there, deploy again");
     }
     return rc < 0 ? trk_err_wrap(err, "keeping the source in the image store") : 0;
+}
+
+int image_store_retain(const struct lifecycle *lc, struct trk_http_client *client,
+                       const json_t *in_use, struct trk_err *err)
+{
+    trk_autofree char *url = trk_xasprintf("%s/api/v1/retention", lc->config->image_builder_url);
+    const struct trk_http_call call = {.method = "POST",
+                                       .url = url,
+                                       .auth_token = lc->internal_token,
+                                       .json = in_use,
+                                       .timeout_ms = RETAIN_MS};
+    struct trk_http_answer answer = {0};
+    int rc = trk_http_call(client, &call, &answer, err);
+    if (rc == 0 && answer.status != 202) {
+        rc = trk_http_answer_err(&answer, err);
+    }
+    trk_http_answer_fini(&answer);
+    return rc < 0 ? trk_err_wrap(err, "telling the image store what is in use") : 0;
 }

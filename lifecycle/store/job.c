@@ -241,11 +241,3 @@ int job_store_note_call(struct trk_pg *conn, const char *id, int64_t time, struc
                         "to_timestamp($2)) where id = $1 and " ASYNC_COMMIT,
                         "si", id, time);
 }
-
-int job_store_clean_status_events(struct trk_pg *conn, int64_t older_than_days, struct trk_err *err)
-{
-    return trk_pg_query(conn, NULL, err,
-                        "delete from registry_jobstatusevent where timestamp < now() - "
-                        "make_interval(days => $1::int)",
-                        "i", older_than_days);
-}

@@ -8,7 +8,7 @@
 #include "lifecycle/store/leader.h"
 #include "lifecycle/supervisor/internal.h"
 
-enum { HURRIED_MS = 100, USAGE_S = 30, CLEAN_S = 600, FIRST_CLEAN_S = 60 };
+enum { HURRIED_MS = 100, USAGE_S = 30, FIRST_CLEAN_S = 60 };
 
 /* -- leading -- */
 
@@ -72,7 +72,7 @@ static void look_around(struct supervisor *s)
     }
     if (now >= s->next_clean_ns) {
         supervisor_clean(s);
-        s->next_clean_ns = now + CLEAN_S * TRK_NS_PER_S;
+        s->next_clean_ns = now + s->lc->config->retention_interval_s * TRK_NS_PER_S;
     }
 }
 
@@ -111,7 +111,9 @@ static void *supervisor_main(void *arg)
     struct supervisor *s = arg;
     s->client = trk_http_client_new();
     s->next_usage_ns = trk_now_ns() + USAGE_S * TRK_NS_PER_S;
-    s->next_clean_ns = trk_now_ns() + FIRST_CLEAN_S * TRK_NS_PER_S;
+    int64_t clean_s = s->lc->config->retention_interval_s;
+    s->next_clean_ns = trk_now_ns() +
+                       (clean_s < FIRST_CLEAN_S ? clean_s : FIRST_CLEAN_S) * TRK_NS_PER_S;
     do {
         bool leads = is_still_leader(s) || try_to_lead(s);
         trk_series_set(trk_metric_series(s->is_leader, NULL), leads);

@@ -8,14 +8,14 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "lifecycle/domain/status.h"
-#include "lifecycle/store/deployment.h"
+#include "lifecycle/infra/image_store.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/job.h"
+#include "lifecycle/store/retention.h"
 #include "lifecycle/supervisor/internal.h"
 
 enum {
     PROBE_MS = 1000,
-    STATUS_EVENTS_KEPT_DAYS = 90,
     CLOCKS_DIFFER_S = 60,
 };
 
@@ -93,13 +93,29 @@ void supervisor_read_usage(struct supervisor *s)
     talloc_free(mem);
 }
 
+static int clean_database(struct supervisor *s, json_t **ret_in_use, struct trk_err *err)
+{
+    const struct lifecycle_config *config = s->lc->config;
+    const struct retention_limits limits = {
+        .deployments_per_job = config->deployments_kept_per_job,
+        .build_logs_per_job = config->build_logs_kept_per_job,
+        .deployment_days = config->deployment_retention_days,
+        .audit_days = config->audit_retention_days,
+        .status_event_days = config->status_event_retention_days,
+    };
+    trk_pg_auto struct trk_pg *conn = NULL;
+    int rc = trk_pg_acquire(s->lc->pool, &conn, err);
+    rc = rc == 0 ? event_store_clean(conn, config->event_retention_s, err) : rc;
+    rc = rc == 0 ? retention_store_clean(conn, &limits, err) : rc;
+    return rc == 0 ? retention_store_in_use(conn, ret_in_use, err) : rc;
+}
+
 void supervisor_clean(struct supervisor *s)
 {
-    trk_pg_auto struct trk_pg *conn = NULL;
+    json_auto_t *in_use = NULL;
     struct trk_err err = {0};
-    int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
-    rc = rc == 0 ? event_store_clean(conn, s->lc->config->event_retention_s, &err) : rc;
-    rc = rc == 0 ? job_store_clean_status_events(conn, STATUS_EVENTS_KEPT_DAYS, &err) : rc;
+    int rc = clean_database(s, &in_use, &err);
+    rc = rc == 0 ? image_store_retain(s->lc, s->client, in_use, &err) : rc;
     if (rc < 0) {
         trk_log_warn("supervisor: cleaning up failed", "error", err.text, NULL);
     }

@@ -13,6 +13,11 @@ LOG_TAIL_BYTES = 6000
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_configure(config):
+    config.addinivalue_line("markers", "slow: takes minutes or gigabytes; make test-slow")
+    config.option.markexpr = config.option.markexpr or "not slow"
+
+
 @pytest.fixture(scope="session")
 def session_platform():
     """The set of services that the tests share."""

@@ -9,9 +9,11 @@ import threading
 
 import pytest
 
-from harness import fresh_name, wait_for
+from harness import copy_sample, fresh_name, wait_for
+from test_durability import submit, wait_end
 
 MIB = 1 << 20
+BUSY = "select 1 from registry_deployment where status = 'in_progress'"
 
 
 def memory(pid, what):
@@ -53,7 +55,7 @@ def test_twenty_large_contexts_at_once_cost_no_memory(own):
     status, answer = post_context(own, fresh_name("warm"), encoded[:4000])
     assert status == 200, answer
     pids = {service: own.pid(service) for service in ("lifecycle", "image_builder")}
-    wait_for(lambda: not own.sql("select 1 from registry_deployment where status = 'in_progress'"), 20, "the first one has ended")
+    wait_for(lambda: not own.sql(BUSY), 20, "the first one has ended")
     idle = {}
     for service, pid in pids.items():
         forget_peak(pid)
@@ -71,7 +73,7 @@ def test_twenty_large_contexts_at_once_cost_no_memory(own):
         assert over <= 64, service
     for service, pid in pids.items():
         wait_for(lambda: memory(pid, "VmRSS") <= idle[service] + 8 * MIB, 10, f"{service} gives its memory back")
-    errors = wait_for(lambda: not own.sql("select 1 from registry_deployment where status = 'in_progress'") and
+    errors = wait_for(lambda: not own.sql(BUSY) and
                       own.sql("select distinct error from registry_deployment where job_name like 'big%'"), 60, "all have ended")
     assert len(errors) == 1 and "archive" in errors[0][0], errors
 
@@ -105,3 +107,58 @@ def test_more_uploads_than_the_disk_is_given_are_told_to_come_again(own_platform
     status, answer = post_context(platform, "big", base64.b64encode(os.urandom(2 * MIB)))
     assert status == 503 and "too many" in str(answer), answer
     assert post_context(platform, "small", base64.b64encode(os.urandom(1000)))[0] == 200
+
+
+def stored(platform):
+    """What lies in the stores, in numbers of files."""
+    images, sources = platform.state / "images", platform.state / "sources"
+    return {"sources": len(list(sources.glob("blobs/sha256/*"))), "blobs": len(list(images.glob("blobs/sha256/*"))),
+            "tags": len(list(images.glob("repositories/**/_tags/*"))), "manifests": len(list(images.glob("repositories/**/_manifests/*"))),
+            "deployments": int(platform.sql("select count(*) from registry_deployment")[0][0]),
+            "logs": int(platform.sql("select count(*) from registry_deployment where build_logs <> ''")[0][0])}
+
+
+def database_bytes(platform):
+    platform.sql("vacuum registry_deployment")
+    return int(platform.sql("select pg_total_relation_size('registry_deployment')")[0][0])
+
+
+@pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.slow)])
+def test_redeployments_leave_a_bounded_store_and_database(own_platform, tmp_path, count):
+    lifecycle, builder = tmp_path / "lifecycle.yaml", tmp_path / "builder.yaml"
+    lifecycle.write_text("retention_interval_s: 1\ndeployments_kept_per_job: 4\nbuild_logs_kept_per_job: 2\ndrain_delay_ms: 0\n"
+                         "supervisor_interval_ms: 200\n")
+    builder.write_text("unused_retention_s: 2\n")
+    platform = own_platform()
+    platform.up("postgres")
+    platform.up("image_builder", env={"CONFIG_FILE": builder})
+    platform.up("lifecycle", env={"CONFIG_FILE": lifecycle})
+    platform.up("pub")
+    name, other = fresh_name("again"), fresh_name("deleted")
+    folder = copy_sample("python-class", tmp_path / "job", name=name)
+    source = (folder / "adder.py").read_text()
+    gone = copy_sample("python-class", tmp_path / "gone", name=other)
+    assert wait_end(platform.lifecycle, submit(platform.lifecycle, gone))["status"] == "done"
+    assert platform.lifecycle.delete(f"/api/v1/job/{other}/0.0.1").status_code < 300
+    half = None
+    for i in range(count):
+        if i % 10 != 9:  # the same again now and then: another tag of the same image
+            (folder / "adder.py").write_text(f"{source}\nDATA = '{os.urandom(20000).hex()}'\n")
+        ended = wait_end(platform.lifecycle, submit(platform.lifecycle, folder, force=True))
+        assert ended["status"] == "done", ended
+        if i == count // 2:
+            half = database_bytes(platform)
+    # one image: code, config, manifest; four deployments and the deleted job's one
+
+    def is_small():
+        assert stored(platform) == {"sources": 1, "blobs": 3, "tags": 1, "manifests": 1, "deployments": 5, "logs": 3}
+        return True
+
+    wait_for(is_small, 20, "only what is in use is left")
+    assert not list((platform.state / "images/repositories/racetrack/job-entrypoint").glob(other))
+    assert database_bytes(platform) <= half + 256 * 1024
+    assert platform.call(name, {"numbers": [40, 2]}).json() == 42
+    # what is left is enough to start from
+    assert platform.lifecycle.post(f"/api/v1/job/{name}/0.0.1/redeploy").status_code == 200
+    wait_for(lambda: not platform.sql(BUSY), 20, "it was built again from its source")
+    assert platform.sql("select status, error from registry_deployment order by create_time desc limit 1")[0][0] == "done"

@@ -516,11 +516,44 @@ START_TEST(cached_layers_are_found_while_their_blob_is_whole)
     ck_assert(build_cache_get(ib, "key", &found));
     ck_assert_str_eq(found.digest, layer.digest);
     /* no manifest refers to it, but the cache does */
-    ck_assert_int_eq(housekeeping_round(ib, -1, &result, &err), 0);
+    ck_assert_int_eq(housekeeping_round(ib, NULL, -1, &result, &err), 0);
     ck_assert_uint_eq(result.removed, 0);
     ck_assert(build_cache_get(ib, "key", &found));
     ck_assert_int_eq(store_blob_delete(ib->store, layer.digest, &err), 0);
     ck_assert(!build_cache_get(ib, "key", &found));
+}
+END_TEST
+
+START_TEST(what_lifecycle_does_not_name_goes)
+{
+    struct image_builder *ib = service_builder(service);
+    struct store_gc_result result;
+    char kept[TRK_DIGEST_SIZE], gone[TRK_DIGEST_SIZE];
+    add_file("adder.py", ADDER);
+    json_auto_t *first = build(EXTRA, NULL);
+    add_file("more.py", "X = 1");
+    json_auto_t *second = build(EXTRA, json_pack("{s:s}", "tag", "second"));
+    put_source("kept", 4, kept);
+    put_source("gone", 4, gone);
+    /* not told yet: all stays */
+    ck_assert_int_eq(housekeeping_round(ib, NULL, -1, &result, &err), 0);
+    ck_assert_uint_eq(result.removed, 0);
+    trk_autofree char *image = trk_xasprintf("%s@%s", text_of(second, "image_name"),
+                                             text_of(second, "image_digest"));
+    json_auto_t *in_use = json_pack("{s:[s, s], s:[s]}", "images", image, "no image", "sources",
+                                    kept);
+    ck_assert_int_eq(housekeeping_round(ib, in_use, 3600, &result, &err), 0);
+    ck_assert_uint_eq(result.removed, 0); /* all are young */
+    ck_assert_int_eq(housekeeping_round(ib, in_use, -1, &result, &err), 0);
+    /* layer, config and manifest of the first image; its source, the second's, and "gone" */
+    ck_assert_uint_eq(result.removed, 6);
+    ck_assert(store_blob_has(ib->sources, kept, NULL) && !store_blob_has(ib->sources, gone, NULL));
+    ck_assert(!store_blob_has(ib->store, text_of(first, "image_digest"), NULL));
+    ck_assert_int_eq(request("GET", "/v2/racetrack/job-entrypoint/adder/manifests/second", NULL),
+                     200);
+    ck_assert_int_eq(
+        request("GET", "/v2/racetrack/job-entrypoint/adder/manifests/2026-01-31T120000", NULL),
+        404);
 }
 END_TEST
 
@@ -579,6 +612,7 @@ int main(void)
     tcase_add_test(tc, events_end_with_the_result);
     tcase_add_test(tc, phases_are_told_when_they_last_and_never_too_late);
     tcase_add_test(tc, cached_layers_are_found_while_their_blob_is_whole);
+    tcase_add_test(tc, what_lifecycle_does_not_name_goes);
     tcase_add_test(tc, left_over_workspaces_go_at_start);
     tcase_add_test(tc, health_and_metrics);
     suite_add_tcase(suite, tc);

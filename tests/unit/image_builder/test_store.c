@@ -388,6 +388,39 @@ START_TEST(use_keeps_a_blob_from_the_collector)
 }
 END_TEST
 
+START_TEST(images_that_nobody_wants_go_when_they_are_old)
+{
+    char wanted[TRK_DIGEST_SIZE], unwanted[TRK_DIGEST_SIZE], foreign[TRK_DIGEST_SIZE];
+    put_image("ns/jobs/a", "1", "one", wanted);
+    put_image("ns/jobs/a", "2", "one", wanted); /* the same image under two tags */
+    put_image("ns/jobs/a", "3", "two", unwanted);
+    put_image("ns/jobs/b/deep", "1", "two", unwanted);
+    put_image("ns/other", "1", "three", foreign);
+    json_auto_t *tags = json_pack("{s:b}", "ns/jobs/a:2", 1);
+    json_auto_t *digests = json_pack("{s:b}", wanted, 1);
+    const struct store_wanted all = {"ns/jobs/", tags, digests};
+    uint64_t removed;
+    ck_assert_int_eq(store_prune(store, &all, 60, &removed, &err), 0);
+    ck_assert_uint_eq(removed, 0); /* all are young */
+    ck_assert_int_eq(store_prune(store, &all, -1, &removed, &err), 0);
+    ck_assert_uint_eq(removed, 5);
+    json_auto_t *left = NULL;
+    json_auto_t *repositories = NULL;
+    ck_assert_int_eq(store_tags(store, "ns/jobs/a", &left, &err), 0);
+    ck_assert_uint_eq(json_array_size(left), 1);
+    ck_assert_str_eq(json_string_value(json_array_get(left, 0)), "2");
+    ck_assert_int_eq(store_repositories(store, &repositories, &err), 0);
+    ck_assert_uint_eq(json_array_size(repositories), 2); /* a and the foreign one */
+    put_image("ns/jobs/b/deep", "1", "two", unwanted);   /* where the folder has gone */
+    struct store_gc_result result;
+    ck_assert_int_eq(store_gc(store, NULL, -1, &result, &err), 0);
+    ck_assert_uint_eq(result.removed, 0);
+    ck_assert_int_eq(store_prune(store, &all, -1, &removed, &err), 0);
+    ck_assert_int_eq(store_gc(store, NULL, -1, &result, &err), 0);
+    ck_assert_uint_eq(result.removed, 3); /* layer, config, manifest */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("store");
@@ -404,6 +437,7 @@ int main(void)
     tcase_add_test(tc, manifest_needs_its_blobs);
     tcase_add_test(tc, collector_removes_what_nothing_refers_to);
     tcase_add_test(tc, use_keeps_a_blob_from_the_collector);
+    tcase_add_test(tc, images_that_nobody_wants_go_when_they_are_old);
     tcase_add_test(tc, full_disk_leaves_nothing_behind);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);

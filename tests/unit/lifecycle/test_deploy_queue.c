@@ -333,6 +333,7 @@ static void make_lifecycle(const char *conninfo)
         .supervisor_interval_ms = 50,
         .health_probe_interval_s = 1,
         .event_retention_s = 3600,
+        .retention_interval_s = 600,
         .request_tracing_header = text_tracing,
         .caller_name_header = text_caller,
     };

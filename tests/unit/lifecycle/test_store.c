@@ -6,7 +6,9 @@
 #include <talloc.h>
 
 #include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "libtrack/config/profile.h"
+#include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/call.h"
@@ -15,6 +17,7 @@
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/migrations.h"
+#include "lifecycle/store/retention.h"
 #include "lifecycle/store/setting.h"
 #include "lifecycle/store/subject.h"
 #include "lifecycle/store/user.h"
@@ -363,6 +366,74 @@ START_TEST(cleaning_keeps_the_newest_event)
 }
 END_TEST
 
+static int64_t number(const char *statement)
+{
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    must(trk_pg_query(conn, &res, &err, statement, ""));
+    return trk_pg_int(res, 0, "n");
+}
+
+START_TEST(retention_keeps_what_is_needed)
+{
+    static const char *const rows[] = {
+        /* ten deployments of a job that is there, the seventh made what runs, one is under way */
+        "insert into registry_deployment (id, status, manifest, job_name, job_version, "
+        "create_time, "
+        "update_time, build_logs, image_name, image_digest, source_digest) select 'd' || i, case "
+        "when i = 0 then 'in_progress' else 'done' end, '', 'kept', '1', now() - "
+        "make_interval(days => i * 50), now() - make_interval(days => i * 50), 'log', 'h/r:t' || "
+        "i, "
+        "'sha256:' || i, 'sha256:s' || i from generate_series(0, 10) i",
+        "insert into registry_jobgeneration (id, job_name, job_version, deployment_id, "
+        "infrastructure_target, state, spec) values ('g', 'kept', '1', 'd7', 'process', 'serving', "
+        "'{}')",
+        "insert into registry_deployment (id, status, manifest, job_name, job_version, "
+        "update_time) "
+        "select 'x' || i, 'failed', '', 'gone', '1', now() - make_interval(days => i * 50) from "
+        "generate_series(1, 4) i",
+        "insert into registry_auditlogevent (id, event_type, timestamp) select 'a' || i, 'x', "
+        "now() "
+        "- make_interval(days => i * 50) from generate_series(1, 4) i",
+        "insert into registry_jobstatusevent (job_name, job_version, to_status, reason, timestamp) "
+        "select 'kept', '1', 'running', '', now() - make_interval(days => i * 50) from "
+        "generate_series(1, 4) i",
+        "update registry_job set image_name = 'h/r:t7', image_digest = 'sha256:7', source_digest = "
+        "'sha256:s7' where name = 'kept'"};
+    add_job("kept", "1", "running");
+    must(trk_pg_query(conn, NULL, &err, "delete from registry_jobstatusevent", ""));
+    must(trk_pg_query(conn, NULL, &err, "delete from registry_auditlogevent", ""));
+    for (size_t i = 0; i < TRK_COUNT(rows); i++) {
+        must(trk_pg_query(conn, NULL, &err, rows[i], ""));
+    }
+    const struct retention_limits limits = {.deployments_per_job = 4,
+                                            .build_logs_per_job = 2,
+                                            .deployment_days = 120,
+                                            .audit_days = 0,
+                                            .status_event_days = 120};
+    must(retention_store_clean(conn, &limits, &err));
+    ck_assert_int_eq(
+        number("select count(*) as n from registry_deployment where job_name = 'kept'"),
+        6); /* under way, four, the one of what runs */
+    ck_assert_int_eq(
+        number("select count(*) as n from registry_deployment where id in ('d0', 'd1', "
+               "'d4', 'd7')"),
+        4);
+    ck_assert_int_eq(number("select count(*) as n from registry_deployment where job_name = 'kept' "
+                            "and build_logs <> ''"),
+                     3);
+    ck_assert_int_eq(
+        number("select count(*) as n from registry_deployment where job_name = 'gone'"), 2);
+    ck_assert_int_eq(number("select count(*) as n from registry_auditlogevent"), 4);
+    ck_assert_int_eq(number("select count(*) as n from registry_jobstatusevent"), 2);
+    json_auto_t *in_use = NULL;
+    must(retention_store_in_use(conn, &in_use, &err));
+    json_auto_t *wanted = json_pack("{s:[s,s], s:[s,s]}", "images", "h/r:t0@sha256:0",
+                                    "h/r:t7@sha256:7", "sources", "sha256:s0", "sha256:s7");
+    trk_autofree char *is = trk_json_text(in_use);
+    ck_assert_msg(json_equal(in_use, wanted), "%s", is);
+}
+END_TEST
+
 START_TEST(audit_events_are_filtered)
 {
     json_auto_t *properties = json_pack("{s:s}", "why", "because");
@@ -404,6 +475,7 @@ int main(void)
     tcase_add_test(tcase, a_name_is_taken_once);
     tcase_add_test(tcase, events_become_visible_in_order);
     tcase_add_test(tcase, cleaning_keeps_the_newest_event);
+    tcase_add_test(tcase, retention_keeps_what_is_needed);
     tcase_add_test(tcase, audit_events_are_filtered);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
