@@ -60,11 +60,11 @@ static void reject(struct pub_worker *w, int fd)
 }
 
 /* No descriptor is left: gives up the reserve to take one connection and refuse it, then pauses. */
-static void out_of_descriptors(struct pub_worker *w)
+static void out_of_descriptors(struct pub_worker *w, int listener_fd)
 {
     if (w->reserve_fd >= 0) {
         (void)close(w->reserve_fd);
-        int fd = accept4(w->listener.fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        int fd = accept4(listener_fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd >= 0) {
             reject(w, fd);
         }
@@ -76,7 +76,7 @@ static void out_of_descriptors(struct pub_worker *w)
 
 static void on_listener(struct pub_watch *watch, uint32_t events)
 {
-    struct pub_worker *w = PUB_CONTAINER(watch, struct pub_worker, listener);
+    struct pub_worker *w = PUB_CONTAINER(watch, struct pub_listener, watch)->worker;
     (void)events;
     for (int i = 0; i < ACCEPT_BATCH; i++) {
         struct sockaddr_storage addr;
@@ -84,7 +84,7 @@ static void on_listener(struct pub_watch *watch, uint32_t events)
         int fd = accept4(watch->fd, (struct sockaddr *)&addr, &len, SOCK_NONBLOCK | SOCK_CLOEXEC);
         if (fd < 0) {
             if (errno == EMFILE || errno == ENFILE || errno == ENOBUFS || errno == ENOMEM) {
-                out_of_descriptors(w);
+                out_of_descriptors(w, watch->fd);
             } else if (errno == ECONNABORTED || errno == EINTR) {
                 continue;
             }
@@ -108,8 +108,10 @@ static void on_listener(struct pub_watch *watch, uint32_t events)
 static void on_accept_again(struct pub_timer *timer)
 {
     struct pub_worker *w = PUB_CONTAINER(timer, struct pub_worker, accept_again);
-    if (w->listener.fd >= 0) {
-        on_listener(&w->listener, 0);
+    for (size_t i = 0; i < TRK_COUNT(w->listeners); i++) {
+        if (w->listeners[i].watch.fd >= 0) {
+            on_listener(&w->listeners[i].watch, 0);
+        }
     }
 }
 
@@ -124,12 +126,19 @@ static void end_all(struct pub_timer *timer)
     w->loop.is_over = true;
 }
 
+static void close_listeners(struct pub_worker *w)
+{
+    for (size_t i = 0; i < TRK_COUNT(w->listeners); i++) {
+        pub_loop_close(&w->listeners[i].watch);
+    }
+}
+
 static void begin_drain(struct pub_message *message, void *ctx)
 {
     (void)message;
     struct pub_worker *w = ctx;
     w->is_draining = true;
-    pub_loop_close(&w->listener);
+    close_listeners(w);
     for (struct pub_client *c = w->clients, *next; c != NULL; c = next) {
         next = c->next;
         if (c->state == PUB_CLIENT_HEAD && c->in.len == 0) {
@@ -158,8 +167,10 @@ static int init_worker(struct pub_worker *w, struct pub_shared *shared, unsigned
     const struct pub_config *config = shared->config;
     w->shared = shared;
     w->index = index;
-    w->listener.fd = w->reserve_fd = -1;
-    w->listener.on_event = on_listener;
+    w->reserve_fd = -1;
+    for (size_t i = 0; i < TRK_COUNT(w->listeners); i++) {
+        w->listeners[i] = (struct pub_listener){{.fd = -1, .on_event = on_listener}, w};
+    }
     w->accept_again.on_fire = on_accept_again;
     w->drain.on_fire = end_all;
     pub_stats_init(&w->stats);
@@ -177,7 +188,7 @@ static int init_worker(struct pub_worker *w, struct pub_shared *shared, unsigned
 
 static void fini_worker(struct pub_worker *w)
 {
-    pub_loop_close(&w->listener);
+    close_listeners(w);
     while (w->clients != NULL) {
         pub_client_close(w->clients);
     }
@@ -325,13 +336,18 @@ static int listen_all(struct pub_server *server, struct trk_err *err)
     server->port = (int)shared->config->port;
     for (size_t i = 0; i < shared->worker_count; i++) {
         struct pub_worker *w = &shared->workers[i];
-        if (pub_listen(shared->config->addr, &server->port, i > 0, shared->worker_count > 1,
-                       &w->listener.fd, err) < 0) {
+        int fds[TRK_COUNT(w->listeners)];
+        if (pub_listen(shared->config->addr, &server->port, i > 0, shared->worker_count > 1, fds,
+                       err) < 0) {
             return err->code;
         }
-        int n = pub_loop_add(&w->loop, &w->listener, EPOLLIN | EPOLLET);
-        if (n < 0) {
-            return trk_err_errno(err, -n, "watching the listener");
+        for (size_t k = 0; k < TRK_COUNT(w->listeners); k++) {
+            w->listeners[k].watch.fd = fds[k];
+            int n = fds[k] >= 0 ? pub_loop_add(&w->loop, &w->listeners[k].watch, EPOLLIN | EPOLLET)
+                                : 0;
+            if (n < 0) {
+                return trk_err_errno(err, -n, "watching the listener");
+            }
         }
     }
     return 0;

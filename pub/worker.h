@@ -36,7 +36,10 @@ struct pub_worker {
     struct pub_shared *shared;
     unsigned index;
     pthread_t thread;
-    struct pub_watch listener;
+    struct pub_listener {
+        struct pub_watch watch;
+        struct pub_worker *worker;
+    } listeners[2]; /* of the loopback's other family, too */
     int reserve_fd; /* given up for a moment to refuse a connection when descriptors ran out */
     struct pub_timer accept_again;
     struct pub_hosts hosts;

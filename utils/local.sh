@@ -269,7 +269,7 @@ init_postgres() {
     (cd / && "${as_postgres[@]}" "$pg/initdb" -D "$data" --username=postgres --auth=trust --encoding=UTF8 --locale=C.UTF-8 \
         --no-instructions) >"$state/log/postgres-init.log" 2>&1 || fail "initdb failed: $(tail -n 5 "$state/log/postgres-init.log")"
     # Before its first start: every connection needs a password, and the superuser has none, so nobody connects as superuser.
-    printf '%s\n' 'local all all scram-sha-256' 'host all all 127.0.0.1/32 scram-sha-256' >"$data/pg_hba.conf"
+    printf '%s\n' 'local all all scram-sha-256' 'host all all 127.0.0.1/32 scram-sha-256' 'host all all ::1/128 scram-sha-256' >"$data/pg_hba.conf"
     # The role that lifecycle uses owns its database and nothing else.
     # Single-user mode ends well even when a statement failed, so its output is looked at.
     printf '%s\n' "create role racetrack login password '$POSTGRES_PASSWORD'" "create database racetrack owner racetrack" |
@@ -305,7 +305,7 @@ start_postgres() {
         (
             cd /
             exec setsid "${as_postgres[@]}" "$pg/postgres" -D "$data" -k "$socket_dir" -p "${ports[postgres]}" \
-                -c listen_addresses="$address" -c fsync=on -c max_connections=60 -c shared_buffers=32MB \
+                -c listen_addresses="$address,::1" -c fsync=on -c max_connections=60 -c shared_buffers=32MB \
                 -c log_line_prefix='[%m] %p %q%u@%d ' -c unix_socket_permissions=0777 \
                 </dev/null >>"$state/log/postgres.log" 2>&1 9>&-
         ) &

@@ -1,8 +1,10 @@
 #include "libtrack/base/service.h"
+#include <string.h>
 
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 
 #include "libtrack/base/clock.h"
@@ -58,4 +60,11 @@ bool trk_service_wait(const char *service, const sigset_t *signals, int64_t wait
                      number == SIGTERM ? "SIGTERM" : "SIGINT", NULL);
     }
     return number > 0;
+}
+
+const char *trk_service_twin(const char *addr)
+{
+    return strcmp(addr, "127.0.0.1") == 0 || strcmp(addr, "localhost") == 0 ? "::1"
+           : strcmp(addr, "::1") == 0                                       ? "127.0.0.1"
+                                                                            : NULL;
 }

@@ -1,6 +1,6 @@
 /*
- * service.h - what the main programs of the services share: signals and the port file. Call from
- * the main thread.
+ * service.h - what the main programs of the services share: signals, the port file, where to
+ * listen. Call from the main thread.
  *
  *     sigset_t signals;
  *     trk_service_block_signals(&signals); // before the first thread: all inherit it
@@ -23,6 +23,9 @@ void trk_service_block_signals(sigset_t *ret);
  * the service listens. */
 int trk_service_announce(const char *service, const char *state_dir, const char *addr, int port,
                          struct trk_err *err) TRK_MUST_CHECK;
+/* The loopback address of the other family (127.0.0.1, ::1), which a service listens on as well, so
+ * that nobody else answers there; NULL for an address that is no loopback. */
+const char *trk_service_twin(const char *addr);
 /* Waits for a signal to stop, for ever when wait_ms is -1. True when it came (and is logged). */
 bool trk_service_wait(const char *service, const sigset_t *signals, int64_t wait_ms);
 

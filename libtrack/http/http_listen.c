@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include "libtrack/base/mem.h"
+#include "libtrack/base/service.h"
 #include "libtrack/http/http_internal.h"
 
 #define BACKLOG    4096
@@ -98,18 +99,10 @@ static int listen_at(const struct trk_http_options *options, const char *addr, i
     return 0;
 }
 
-/* The same interface in the other family; NULL for all but loopback. */
-static const char *twin_of(const char *addr)
-{
-    return strcmp(addr, "127.0.0.1") == 0 || strcmp(addr, "localhost") == 0 ? "::1"
-           : strcmp(addr, "::1") == 0                                       ? "127.0.0.1"
-                                                                            : NULL;
-}
-
 int http_listen(const struct trk_http_options *options, int fds[2], size_t *ret_count,
                 int *ret_port, struct trk_err *err)
 {
-    const char *twin = twin_of(options->addr);
+    const char *twin = trk_service_twin(options->addr);
     for (int i = 0;; i++) {
         trk_autoclose int fd = -1, twin_fd = -1;
         int port = options->port, errnum = 0;
