@@ -12,8 +12,8 @@
 
 #include "libtrack/metrics/metrics.h"
 #include "libtrack/pg/pg.h"
+#include "lifecycle/infra/registry.h"
 
-struct infra_target;
 struct deploy_queue;
 struct supervisor;
 struct event_hub;
@@ -24,9 +24,8 @@ struct lifecycle {
     struct trk_pg_pool *pool;
     struct trk_pg_options pg_options; /* for dedicated connections (LISTEN, leader) */
     struct trk_metrics *metrics;
-    const struct infra_target *const *targets;
-    size_t target_count;
-    struct deploy_queue *deploy; /* deploy/ */
+    struct infra_registry targets; /* that this process reaches */
+    struct deploy_queue *deploy;   /* deploy/ */
     struct supervisor *supervisor;
     struct event_hub *events;   /* api/events.c */
     const char *internal_token; /* what lifecycle shows image_builder; secret */

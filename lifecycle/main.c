@@ -21,9 +21,9 @@
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/infra/process/process.h"
-#include "lifecycle/infra/registry.h"
 #include "lifecycle/store/migrations.h"
 #include "lifecycle/supervisor/supervisor.h"
+#include "lifecycle/targets.h"
 
 #define WAIT_LOG_NS        (30 * TRK_NS_PER_S)
 #define DATABASE_AGAIN_MS  250
@@ -177,7 +177,7 @@ static int serve(const sigset_t *signals, struct trk_err *err)
     if (code < 0) {
         return code;
     }
-    code = infra_targets_start(&lc, err);
+    code = targets_start(&lc, err);
     if (code == 0) {
         code = wait_for_database(signals, err);
     }

@@ -11,7 +11,6 @@
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/permission.h"
-#include "lifecycle/infra/registry.h"
 #include "lifecycle/store/event.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/setting.h"
@@ -69,7 +68,7 @@ static bool is_gone(const struct infra_target *t, const char *id)
 static void end_workload(struct lifecycle *lc, const struct generation *g, int64_t deadline)
 {
     struct trk_err err = {0};
-    const struct infra_target *t = infra_target_find(lc, g->infrastructure_target);
+    const struct infra_target *t = infra_reached(&lc->targets, g->target_instance);
     if (t == NULL) {
         return;
     }
@@ -115,8 +114,8 @@ int deploy_delete(struct lifecycle *lc, const struct subject *who, const char *n
     if (rc == 0) {
         int64_t deadline = trk_now_ns() + WAIT_GONE_MS * TRK_NS_PER_MS;
         for (size_t i = 0; i < d.count; i++) {
-            const struct infra_target *t = infra_target_find(
-                lc, d.generations[i].infrastructure_target);
+            const struct infra_target *t = infra_reached(&lc->targets,
+                                                         d.generations[i].target_instance);
             struct trk_err why = {0};
             if (t != NULL &&
                 t->stop(t, d.generations[i].id, lc->config->drain_grace_ms, &why) < 0) {

@@ -13,7 +13,6 @@
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/status.h"
-#include "lifecycle/infra/registry.h"
 
 enum {
     WORKERS_MAX = 64,
@@ -43,6 +42,7 @@ struct deploy_queue {
     struct work *active[WORKERS_MAX];
     struct trk_metric *requested, *ended_total, *deployed;
     int instance_fd;
+    char *target_instances; /* whose deployments are worked on here: a line each */
 };
 
 static void timed_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, int64_t ms)
@@ -237,7 +237,7 @@ static void work_on(struct deploy_queue *q, unsigned slot, struct trk_http_clien
     w->mem = mem;
     w->d = d;
     w->client = client;
-    w->target = infra_target_find(q->lc, d->infrastructure_target);
+    w->target = infra_reached(&q->lc->targets, d->target_instance);
     bool is_in_hand = false;
     pthread_mutex_lock(&q->mutex);
     for (unsigned i = 0; i < q->worker_count; i++) {
@@ -273,7 +273,7 @@ static int claim(struct deploy_queue *q, void *mem, struct deployment **ret)
     struct trk_err err = {0};
     int rc = trk_pg_acquire(q->lc->pool, &conn, &err);
     if (rc == 0) {
-        rc = queue_claim(conn, mem, q->lc->instance_id, ret, &err);
+        rc = queue_claim(conn, mem, q->lc->instance_id, q->target_instances, ret, &err);
     }
     if (rc < 0) {
         trk_log_debug("no deployment can be claimed", "error", err.text, NULL);
@@ -383,7 +383,8 @@ static void *keeper_main(void *arg)
         }
         trk_pg_auto struct trk_pg *conn = NULL;
         if (!stop && trk_pg_pool_is_up(q->lc->pool) &&
-            trk_pg_acquire(q->lc->pool, &conn, NULL) == 0 && queue_has_work(conn)) {
+            trk_pg_acquire(q->lc->pool, &conn, NULL) == 0 &&
+            queue_has_work(conn, q->target_instances)) {
             deploy_wake(q->lc);
         }
     }
@@ -472,6 +473,17 @@ static int start_threads(struct deploy_queue *q, struct trk_err *err)
                : trk_err_set(err, TRK_INTERNAL, "starting the deployment workers failed");
 }
 
+static int adopt_rows(struct lifecycle *lc, struct trk_err *err)
+{
+    trk_pg_auto struct trk_pg *conn = NULL;
+    int rc = trk_pg_acquire(lc->pool, &conn, err);
+    for (size_t i = 0; rc == 0 && i < lc->targets.count; i++) {
+        const struct infra_target *t = lc->targets.list[i];
+        rc = queue_adopt(conn, t->name, t->instance, err);
+    }
+    return rc;
+}
+
 int deploy_start(struct lifecycle *lc, struct trk_err *err)
 {
     struct deploy_queue *q = trk_xcalloc(1, sizeof(*q));
@@ -485,8 +497,11 @@ int deploy_start(struct lifecycle *lc, struct trk_err *err)
     q->deployed = trk_metrics_counter(lc->metrics, "deployed_job_total",
                                       "Deployments that succeeded", NULL);
     init_conditions(q);
-    int rc = instances_enter(lc, &q->instance_fd, err);
+    q->target_instances = infra_instances(&lc->targets);
+    int rc = adopt_rows(lc, err);
+    rc = rc == 0 ? instances_enter(lc, &q->instance_fd, err) : rc;
     if (rc < 0) {
+        free(q->target_instances);
         free(q);
         return rc;
     }

@@ -156,6 +156,7 @@ static int write_generation(struct apply *a, struct trk_pg *conn, const char *fa
         .job_version = d->job_version,
         .deployment_id = d->id,
         .infrastructure_target = d->infrastructure_target,
+        .target_instance = d->target_instance,
         .spec = text,
     };
     struct queue_progress progress = {.generation_id = a->generation_id, .created_job = is_new_job};

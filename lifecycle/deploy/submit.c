@@ -17,7 +17,7 @@
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/infra/image_store.h"
-#include "lifecycle/infra/registry.h"
+#include "lifecycle/infra/target.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/store/setting.h"
 #include "lifecycle/store/subject.h"
@@ -37,33 +37,34 @@ struct submission {
     char id[TRK_UUID_SIZE];
 };
 
-static int choose_target(struct lifecycle *lc, const json_t *manifest, const char **ret,
-                         struct trk_err *err)
+static int choose_target(struct lifecycle *lc, const json_t *manifest,
+                         const struct infra_target **ret, struct trk_err *err)
 {
+    const struct infra_registry *targets = &lc->targets;
     char names[512] = "";
     size_t len = 0;
-    for (size_t i = 0; i < lc->target_count && len < sizeof(names); i++) {
+    for (size_t i = 0; i < targets->count && len < sizeof(names); i++) {
         len += (size_t)snprintf(names + len, sizeof(names) - len, "%s%s", i > 0 ? ", " : "",
-                                lc->targets[i]->name);
+                                targets->list[i]->name);
     }
     const char *wanted = json_string_value(json_object_get(manifest, "infrastructure_target"));
-    if (wanted == NULL && lc->target_count > 1 && lc->config->infrastructure_target[0] != '\0') {
+    if (wanted == NULL && targets->count > 1 && lc->config->infrastructure_target[0] != '\0') {
         wanted = lc->config->infrastructure_target;
     }
-    if (lc->target_count == 0) {
+    if (targets->count == 0) {
         return trk_err_set(err, TRK_UNAVAILABLE, "No infrastructure targets available");
     }
-    if (wanted == NULL && lc->target_count > 1) {
+    if (wanted == NULL && targets->count > 1) {
         return trk_err_set(err, TRK_INVALID,
                            "Multiple infrastructure targets available: %s. Please pick one.",
                            names);
     }
-    if (wanted != NULL && infra_target_find(lc, wanted) == NULL) {
+    *ret = wanted != NULL ? infra_named(targets, wanted) : targets->list[0];
+    if (*ret == NULL) {
         return trk_err_set(err, TRK_INVALID,
                            "Selected infrastructure target %s is unavailable. Available are: %s",
                            wanted, names);
     }
-    *ret = wanted != NULL ? wanted : lc->targets[0]->name;
     return 0;
 }
 
@@ -199,7 +200,7 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
                   const struct deploy_request *request, char **ret_id, struct trk_err *err)
 {
     struct submission s = {.lc = lc, .who = who, .request = request, .kind = "deploy"};
-    const char *target = NULL;
+    const struct infra_target *target = NULL;
     struct trk_faults *faults = trk_xcalloc(1, sizeof(*faults));
     struct trk_faults *warnings = trk_xcalloc(1, sizeof(*warnings));
     int rc = check_subject(who, err);
@@ -226,7 +227,8 @@ int deploy_submit(struct lifecycle *lc, const struct subject *who,
         .job_name = s.name,
         .job_version = s.version,
         .deployed_by = who->name,
-        .infrastructure_target = target,
+        .infrastructure_target = target->name,
+        .target_instance = target->instance,
         .kind = s.kind,
         .step = STEP_BUILD,
         .force = request->force,
@@ -252,6 +254,11 @@ static int do_resubmit(struct trk_pg *conn, void *ctx, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
+    const struct infra_target *target = infra_named(&s->lc->targets, job->infrastructure_target);
+    if (target == NULL) {
+        return trk_err_set(err, TRK_INVALID, "there is no infrastructure target %s here",
+                           job->infrastructure_target);
+    }
     bool is_stored = strcmp(s->kind, "reprovision") == 0;
     if (job->manifest == NULL || (is_stored && job->image_digest == NULL)) {
         return trk_err_set(err, TRK_INVALID, "job %s %s keeps no %s to start from; deploy it again",
@@ -266,7 +273,8 @@ static int do_resubmit(struct trk_pg *conn, void *ctx, struct trk_err *err)
         .job_name = s->name,
         .job_version = s->version,
         .deployed_by = s->who->name,
-        .infrastructure_target = job->infrastructure_target,
+        .infrastructure_target = target->name,
+        .target_instance = target->instance,
         .kind = s->kind,
         .step = is_stored ? STEP_APPLY : STEP_BUILD,
         .force = true,

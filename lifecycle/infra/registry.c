@@ -1,79 +1,91 @@
 #include "lifecycle/infra/registry.h"
 
 #include <errno.h>
+#include <string.h>
+#include <unistd.h>
 
+#include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
-#include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
-#include "libtrack/manifest/manifest.h"
-#include "lifecycle/config.h"
-#include "lifecycle/infra/process/process.h"
-#include "lifecycle/lifecycle.h"
+#include "libtrack/base/str.h"
+#include "lifecycle/infra/target.h"
 
-/* Owned path of the job wrapper: as configured, or beside this executable. */
-static char *wrapper_path(const struct lifecycle_config *config)
-{
-    if (config->job_wrapper[0] != '\0') {
-        return trk_xstrdup(config->job_wrapper);
-    }
-    char exe[4096];
-    ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
-    exe[n > 0 ? n : 0] = '\0';
-    char *cut = strrchr(exe, '/');
-    return trk_xasprintf("%.*s/job_wrapper", cut != NULL ? (int)(cut - exe) : 0, exe);
-}
+#define INSTANCE_FILE "instance"
 
-/* Of a quantity that the configuration's check has passed. */
-static int64_t bytes_of(const char *quantity)
+const struct infra_target *infra_named(const struct infra_registry *r, const char *name)
 {
-    int64_t milli = 0;
-    return trk_quantity_parse(quantity, &milli, NULL) == 0 ? milli / 1000 : 0;
-}
-
-int infra_targets_start(struct lifecycle *lc, struct trk_err *err)
-{
-    const struct lifecycle_config *config = lc->config;
-    int rc = trk_mkdir_p(config->state_dir, 0755, err);
-    if (rc < 0) {
-        return rc;
-    }
-    trk_autofree char *state_dir = realpath(config->state_dir, NULL);
-    if (state_dir == NULL) {
-        return trk_err_errno(err, errno, "state folder %s", config->state_dir);
-    }
-    trk_autofree char *wrapper = wrapper_path(config);
-    struct infra_process_options options = {
-        .state_dir = state_dir,
-        .wrapper = wrapper,
-        .is_sandboxed = strcmp(config->process_sandbox, "on") == 0,
-        .job_user = config->process_job_user,
-        .image_store_url = config->image_builder_url,
-        .token = lc->internal_token,
-        .secret_key = lifecycle_secret_key(config),
-        .limits = {.pids = config->process_pids_max,
-                   .files = config->process_files_max,
-                   .tmp_bytes = bytes_of(config->process_tmp_max),
-                   .disk_bytes = bytes_of(config->process_disk_max),
-                   .log_bytes_s = bytes_of(config->process_log_rate)},
-    };
-    const struct infra_target *process = NULL;
-    rc = infra_process_new(&options, &process, err);
-    if (rc < 0) {
-        return rc;
-    }
-    const struct infra_target **targets = trk_xcalloc(1, sizeof(*targets));
-    targets[0] = process;
-    lc->targets = targets;
-    lc->target_count = 1;
-    return 0;
-}
-
-const struct infra_target *infra_target_find(const struct lifecycle *lc, const char *name)
-{
-    for (size_t i = 0; i < lc->target_count; i++) {
-        if (strcmp(lc->targets[i]->name, name) == 0) {
-            return lc->targets[i];
+    for (size_t i = 0; i < r->count; i++) {
+        if (strcmp(r->list[i]->name, name) == 0) {
+            return r->list[i];
         }
     }
     return NULL;
+}
+
+const struct infra_target *infra_reached(const struct infra_registry *r, const char *instance)
+{
+    for (size_t i = 0; instance != NULL && i < r->count; i++) {
+        if (strcmp(r->list[i]->instance, instance) == 0) {
+            return r->list[i];
+        }
+    }
+    return NULL;
+}
+
+char *infra_instances(const struct infra_registry *r)
+{
+    struct trk_buf buf;
+    trk_buf_init(&buf, 1 << 16);
+    for (size_t i = 0; i < r->count; i++) {
+        (void)trk_buf_addf(&buf, "%s%s", i > 0 ? "\n" : "", r->list[i]->instance);
+    }
+    char *text = trk_xstrdup(buf.data);
+    trk_buf_fini(&buf);
+    return text;
+}
+
+/* Whole at once, and by one of several that start together. */
+static int make_instance_file(const char *folder, const char *path, struct trk_err *err)
+{
+    char uuid[TRK_UUID_SIZE];
+    trk_uuid4(uuid);
+    trk_autofree char *temporary = trk_xasprintf("%s/.%s-%s", folder, INSTANCE_FILE, uuid);
+    int rc = trk_file_write(temporary, uuid, strlen(uuid), 0644, err);
+    if (rc == 0 && link(temporary, path) < 0 && errno != EEXIST) {
+        rc = trk_err_errno(err, errno, "making %s", path);
+    }
+    (void)unlink(temporary);
+    return rc;
+}
+
+int infra_instance_of_folder(const char *kind, const char *folder, char **ret, struct trk_err *err)
+{
+    trk_autofree char *path = trk_xasprintf("%s/%s", folder, INSTANCE_FILE);
+    trk_autofree char *id = NULL;
+    size_t len;
+    int rc = trk_path_exists(path) ? 0 : make_instance_file(folder, path, err);
+    rc = rc == 0 ? trk_file_read(path, TRK_UUID_SIZE, &id, &len, err) : rc;
+    if (rc == 0 && len < TRK_UUID_SIZE - 1) {
+        rc = trk_err_set(err, TRK_INVALID,
+                         "%s is damaged: it names this installation's jobs in the database "
+                         "(registry_jobgeneration.target_instance, after '%s:'); write it there "
+                         "again",
+                         path, kind);
+    }
+    if (rc == 0) {
+        *ret = trk_xasprintf("%s:%.*s", kind, TRK_UUID_SIZE - 1, id);
+    }
+    return rc;
+}
+
+int infra_logs(const struct infra_registry *r, const char *instance, const char *generation_id,
+               size_t tail, struct trk_buf *out, struct trk_err *err)
+{
+    const struct infra_target *t = infra_reached(r, instance);
+    if (t == NULL) {
+        return trk_err_set(err, TRK_UNAVAILABLE,
+                           "the job runs on %s, which this lifecycle does not reach",
+                           instance != NULL ? instance : "an unknown infrastructure target");
+    }
+    return t->logs(t, generation_id, tail, out, err);
 }

@@ -6,7 +6,7 @@
  * generation id, so the deployment queue may repeat it after a crash. Calls may block (network,
  * exec) and come from any thread. A target never touches the database.
  *
- *     const struct infra_target *t = infra_registry_find(registry, "process", &err);
+ *     const struct infra_target *t = infra_named(&registry, "process");
  *     t->apply(t, &spec, &obs, &err);      // starts it, or finds it started already
  */
 #ifndef LIFECYCLE_INFRA_TARGET_H
@@ -54,7 +54,9 @@ struct infra_observation {
 };
 
 struct infra_target {
-    const char *name;
+    const char *name;     /* its kind: "process" */
+    const char *instance; /* which one of that kind: whoever reaches it knows it by this name, and
+                             the generations on it are in no other */
     void *state;
     /* TRK_GONE: the image store does not have the image (any more). */
     int (*apply)(const struct infra_target *t, const struct infra_generation_spec *spec,

@@ -19,6 +19,7 @@ void deployment_from_row(void *mem, const struct trk_pg_result *res, int row,
         .phase = row_text(mem, res, row, "phase"),
         .image_name = row_text(mem, res, row, "image_name"),
         .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
+        .target_instance = row_text(mem, res, row, "target_instance"),
         .warnings = row_text(mem, res, row, "warnings"),
         .kind = row_text(mem, res, row, "kind"),
         .step = row_text(mem, res, row, "step"),
@@ -126,13 +127,14 @@ int deployment_store_insert(struct trk_pg *conn, const struct deployment *d, str
         conn, NULL, err,
         "insert into registry_deployment (id, status, manifest, job_name, job_version, "
         "deployed_by, phase, image_name, infrastructure_target, warnings, kind, step, force, "
-        "build_flags, subject_id, source_digest, image_digest) values ($1, 'in_progress', $2, $3, "
-        "$4, $5, 'queued', $6, $7, $8, $9, $10, $11, coalesce($12, ''), $13, $14, $15) on conflict "
-        "(job_name, job_version) where status = 'in_progress' do nothing",
-        "ssssssssssbssss", d->id, d->manifest, d->job_name, d->job_version, d->deployed_by,
+        "build_flags, subject_id, source_digest, image_digest, target_instance) values ($1, "
+        "'in_progress', $2, $3, $4, $5, 'queued', $6, $7, $8, $9, $10, $11, coalesce($12, ''), "
+        "$13, $14, $15, $16) on conflict (job_name, job_version) where status = 'in_progress' do "
+        "nothing",
+        "ssssssssssbsssss", d->id, d->manifest, d->job_name, d->job_version, d->deployed_by,
         d->image_name, d->infrastructure_target, d->warnings, d->kind != NULL ? d->kind : "deploy",
         d->step != NULL ? d->step : "build", (int)d->force, d->build_flags, d->subject_id,
-        d->source_digest, d->image_digest);
+        d->source_digest, d->image_digest, d->target_instance);
     if (code < 0 || trk_pg_affected(conn) == 1) {
         return code;
     }

@@ -17,8 +17,8 @@
 struct deployment {
     const char *id, *status, *manifest, *error, *job_name, *job_version, *deployed_by, *build_logs,
         *phase, *image_name;
-    const char *infrastructure_target, *warnings, *kind, *step, *build_flags, *subject_id,
-        *source_digest, *image_digest, *generation_id;
+    const char *infrastructure_target, *target_instance, *warnings, *kind, *step, *build_flags,
+        *subject_id, *source_digest, *image_digest, *generation_id;
     int64_t create_time, update_time; /* Unix seconds */
     const char *update_mark;          /* update_time to the microsecond, as Postgres writes it */
     bool force, created_job;

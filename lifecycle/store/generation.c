@@ -3,7 +3,8 @@
 #include "lifecycle/store/rows.h"
 
 #define COLUMNS                                                                                    \
-    "g.id, g.job_name, g.job_version, g.deployment_id, g.infrastructure_target, g.state, g.spec, " \
+    "g.id, g.job_name, g.job_version, g.deployment_id, g.infrastructure_target, "                  \
+    "g.target_instance, g.state, g.spec, "                                                         \
     "g.address, (extract(epoch from now() - g.state_time) * 1000)::bigint as state_age_ms, "       \
     "j.status as job_status, j.internal_name as job_address from registry_jobgeneration g left "   \
     "join registry_job j on j.name = g.job_name and j.version = g.job_version and "                \
@@ -17,6 +18,7 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct gen
         .job_version = row_text(mem, res, row, "job_version"),
         .deployment_id = row_text(mem, res, row, "deployment_id"),
         .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
+        .target_instance = row_text(mem, res, row, "target_instance"),
         .state = row_text(mem, res, row, "state"),
         .spec = row_text(mem, res, row, "spec"),
         .address = row_text(mem, res, row, "address"),
@@ -66,10 +68,10 @@ int generation_store_insert(struct trk_pg *conn, const struct generation *g, str
 {
     return trk_pg_query(conn, NULL, err,
                         "insert into registry_jobgeneration (id, job_name, job_version, "
-                        "deployment_id, infrastructure_target, state, spec) values ($1, $2, $3, "
-                        "$4, $5, 'starting', $6) on conflict do nothing",
-                        "ssssss", g->id, g->job_name, g->job_version, g->deployment_id,
-                        g->infrastructure_target, g->spec);
+                        "deployment_id, infrastructure_target, target_instance, state, spec) "
+                        "values ($1, $2, $3, $4, $5, $6, 'starting', $7) on conflict do nothing",
+                        "sssssss", g->id, g->job_name, g->job_version, g->deployment_id,
+                        g->infrastructure_target, g->target_instance, g->spec);
 }
 
 int generation_store_set(struct trk_pg *conn, const char *id, const char *state,

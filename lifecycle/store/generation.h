@@ -18,7 +18,8 @@
 #define GENERATION_REMOVING "removing" /* asked to end */
 
 struct generation {
-    const char *id, *job_name, *job_version, *deployment_id, *infrastructure_target, *state, *spec;
+    const char *id, *job_name, *job_version, *deployment_id, *infrastructure_target,
+        *target_instance, *state, *spec;
     const char *address;    /* or NULL */
     int64_t state_age_ms;   /* since state_time */
     const char *job_status; /* of the job that serves with it; NULL when none does */

@@ -2,18 +2,39 @@
 
 #include "lifecycle/store/rows.h"
 
-int queue_claim(struct trk_pg *conn, void *mem, const char *owner, struct deployment **ret,
+#define IS_CLAIMABLE(instances)                                                                    \
+    "status = 'in_progress' and (lease_until is null or lease_until < now()) and target_instance " \
+    "= any(string_to_array(" instances ", E'\n'))"
+
+int queue_adopt(struct trk_pg *conn, const char *target_name, const char *instance,
                 struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "update registry_deployment set target_instance = $2 where "
+                            "target_instance is null and infrastructure_target = $1 and status = "
+                            "'in_progress'",
+                            "ss", target_name, instance);
+    if (code == 0) {
+        code = trk_pg_query(conn, NULL, err,
+                            "update registry_jobgeneration set target_instance = $2 where "
+                            "target_instance is null and infrastructure_target = $1",
+                            "ss", target_name, instance);
+    }
+    return code;
+}
+
+int queue_claim(struct trk_pg *conn, void *mem, const char *owner, const char *instances,
+                struct deployment **ret, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(
         conn, &res, err,
         "update registry_deployment d set lease_owner = $1, lease_until = now() + "
         "make_interval(secs => $2), attempts = attempts + 1 where id = (select id from "
-        "registry_deployment where status = 'in_progress' and (lease_until is null or lease_until "
-        "< now()) order by create_time for update skip locked limit 1) and " ASYNC_COMMIT
-        " returning " DEPLOYMENT_COLUMNS,
-        "si", owner, (int64_t)QUEUE_LEASE_S);
+        "registry_deployment where " IS_CLAIMABLE(
+            "$3") " order by create_time for update skip locked limit 1) and " ASYNC_COMMIT
+                  " returning " DEPLOYMENT_COLUMNS,
+        "sis", owner, (int64_t)QUEUE_LEASE_S, instances);
     if (code < 0) {
         return code;
     }
@@ -25,13 +46,13 @@ int queue_claim(struct trk_pg *conn, void *mem, const char *owner, struct deploy
     return 0;
 }
 
-bool queue_has_work(struct trk_pg *conn)
+bool queue_has_work(struct trk_pg *conn, const char *instances)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     return trk_pg_query(conn, &res, NULL,
-                        "select exists (select 1 from registry_deployment where status = "
-                        "'in_progress' and (lease_until is null or lease_until < now())) as found",
-                        "") == 0 &&
+                        "select exists (select 1 from registry_deployment where " IS_CLAIMABLE(
+                            "$1") ") as found",
+                        "s", instances) == 0 &&
            trk_pg_bool(res, 0, "found");
 }
 

@@ -17,7 +17,8 @@
 
 #define DEPLOYMENT_COLUMNS_WITH(logs)                                                              \
     "d.id, d.status, d.manifest, d.error, d.job_name, d.job_version, d.deployed_by, " logs         \
-    " as build_logs, d.phase, d.image_name, d.infrastructure_target, d.warnings, d.kind, d.step, " \
+    " as build_logs, d.phase, d.image_name, d.infrastructure_target, d.target_instance, "          \
+    "d.warnings, d.kind, d.step, "                                                                 \
     "d.build_flags, d.subject_id, d.source_digest, d.image_digest, d.generation_id, d.force, "     \
     "d.created_job, d.attempts, extract(epoch from d.create_time)::bigint as created, "            \
     "extract(epoch from d.update_time)::bigint as updated, d.update_time::text as update_mark"
@@ -25,11 +26,15 @@
 void deployment_from_row(void *mem, const struct trk_pg_result *res, int row,
                          struct deployment *ret);
 
-/* Takes the oldest deployment that nobody holds; counts the attempt. *ret NULL when there is none.
- */
-int queue_claim(struct trk_pg *conn, void *mem, const char *owner, struct deployment **ret,
+/* Rows from before there were instances become those of this one. */
+int queue_adopt(struct trk_pg *conn, const char *target_name, const char *instance,
                 struct trk_err *err) TRK_MUST_CHECK;
-bool queue_has_work(struct trk_pg *conn); /* false also when the database is away */
+/* Takes the oldest deployment that nobody holds and that is for one of the target instances (a line
+ * each); counts the attempt. *ret NULL when there is none. */
+int queue_claim(struct trk_pg *conn, void *mem, const char *owner, const char *instances,
+                struct deployment **ret, struct trk_err *err) TRK_MUST_CHECK;
+/* Is there one to claim? False also when the database is away. */
+bool queue_has_work(struct trk_pg *conn, const char *instances);
 /* TRK_CONFLICT when the lease is another's by now. */
 int queue_renew(struct trk_pg *conn, const char *owner, const char *id,
                 struct trk_err *err) TRK_MUST_CHECK;

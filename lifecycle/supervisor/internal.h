@@ -45,8 +45,10 @@ struct supervisor {
     pthread_cond_t wake;
     bool stop, has_news;
     struct health *health;
-    struct trk_pg_pool *leader_pool; /* one connection: its session holds the lock */
-    struct trk_pg *leader;
+    struct trk_pg_pool *leader_pool; /* one connection: its session holds the locks */
+    struct trk_pg *session;
+    bool leads;         /* does what concerns the whole database */
+    bool *leads_target; /* tends lc->targets.list[i] */
     struct trk_http_client *client;
     struct revival *revivals;
     size_t revival_count;

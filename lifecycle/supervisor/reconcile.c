@@ -11,7 +11,6 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "lifecycle/domain/status.h"
-#include "lifecycle/infra/registry.h"
 #include "lifecycle/store/job.h"
 #include "lifecycle/supervisor/internal.h"
 
@@ -248,7 +247,7 @@ static void report_orphans(struct supervisor *s, const struct listing *listings,
 {
     char(*orphans)[40] = NULL;
     size_t count = 0;
-    for (size_t t = 0; t < s->lc->target_count; t++) {
+    for (size_t t = 0; t < s->lc->targets.count; t++) {
         for (size_t i = 0; i < listings[t].count; i++) {
             const struct infra_observation *seen = &listings[t].list[i];
             if (is_in_rows(rows, row_count, seen->generation_id)) {
@@ -284,17 +283,21 @@ static int read_rows(struct supervisor *s, void *mem, struct generation **ret, s
 
 void supervisor_reconcile(struct supervisor *s)
 {
-    size_t target_count = s->lc->target_count, count = 0;
-    struct listing *listings = trk_xcalloc(target_count + 1, sizeof(*listings));
+    const struct infra_registry *targets = &s->lc->targets;
+    size_t count = 0;
+    struct listing *listings = trk_xcalloc(targets->count + 1, sizeof(*listings));
     void *mem = talloc_new(NULL);
     struct generation *rows;
-    for (size_t t = 0; t < target_count; t++) {
-        list_target(s->lc->targets[t], &listings[t]);
+    for (size_t t = 0; t < targets->count; t++) {
+        if (s->leads_target[t]) {
+            list_target(targets->list[t], &listings[t]);
+        }
     }
     if (read_rows(s, mem, &rows, &count) == 0) {
         for (size_t i = 0; i < count; i++) {
-            for (size_t t = 0; t < target_count; t++) {
-                if (strcmp(listings[t].target->name, rows[i].infrastructure_target) == 0) {
+            for (size_t t = 0; t < targets->count; t++) {
+                if (listings[t].target != NULL &&
+                    listings[t].target == infra_reached(targets, rows[i].target_instance)) {
                     tend(s, &listings[t], &rows[i]);
                 }
             }
@@ -302,7 +305,7 @@ void supervisor_reconcile(struct supervisor *s)
         report_orphans(s, listings, rows, count);
         health_sweep(s->health);
     }
-    for (size_t t = 0; t < target_count; t++) {
+    for (size_t t = 0; t < targets->count; t++) {
         free(listings[t].list);
     }
     free(listings);

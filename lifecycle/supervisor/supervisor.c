@@ -1,5 +1,6 @@
 #include "lifecycle/supervisor/supervisor.h"
 
+#include <string.h>
 #include <time.h>
 
 #include "libtrack/base/clock.h"
@@ -14,48 +15,55 @@ enum { HURRIED_MS = 100, USAGE_S = 30, FIRST_CLEAN_S = 60 };
 
 static void resign(struct supervisor *s)
 {
-    if (s->leader != NULL) {
-        trk_pg_release(s->leader);
-        s->leader = NULL;
+    if (s->session != NULL) {
+        trk_pg_release(s->session);
+        s->session = NULL;
+    }
+    if (s->leads) {
         trk_log_info("supervisor: not the leader any more", NULL);
     }
-    /* The lock belongs to the session: it goes with the connection. */
+    s->leads = false;
+    memset(s->leads_target, 0, s->lc->targets.count * sizeof(*s->leads_target));
+    /* The locks belong to the session: they go with the connection. */
     trk_pg_pool_free(s->leader_pool);
     s->leader_pool = NULL;
 }
 
-/* The lock holds as long as its connection: a question on it shows whether both are there. */
-static bool is_still_leader(struct supervisor *s)
+static bool open_session(struct supervisor *s)
 {
-    if (s->leader == NULL) {
-        return false;
-    }
-    if (leader_store_is_held(s->leader)) {
-        return true;
-    }
-    resign(s);
-    return false;
-}
-
-static bool try_to_lead(struct supervisor *s)
-{
-    struct trk_pg *conn = NULL;
     if (s->leader_pool == NULL) {
         struct trk_pg_options options = s->lc->pg_options;
         options.size = 1;
         options.application_name = "racetrack lifecycle supervisor";
         s->leader_pool = trk_pg_pool_new(&options);
     }
-    if (trk_pg_acquire(s->leader_pool, &conn, NULL) < 0) {
+    return trk_pg_acquire(s->leader_pool, &s->session, NULL) == 0;
+}
+
+/* Takes every part that nobody leads. True when there is anything to do here. */
+static bool take_the_lead(struct supervisor *s)
+{
+    if (s->session != NULL && !leader_store_is_alive(s->session)) {
+        resign(s);
+    }
+    if (s->session == NULL && !open_session(s)) {
         return false;
     }
-    if (!leader_store_try(conn)) {
-        trk_pg_release(conn);
-        return false;
+    if (!s->leads && leader_store_try(s->session, "")) {
+        s->leads = true;
+        trk_log_info("supervisor: this process leads", NULL);
     }
-    s->leader = conn;
-    trk_log_info("supervisor: this process leads", NULL);
-    return true;
+    bool has_any = s->leads;
+    for (size_t i = 0; i < s->lc->targets.count; i++) {
+        const char *instance = s->lc->targets.list[i]->instance;
+        if (!s->leads_target[i] && leader_store_try(s->session, instance)) {
+            s->leads_target[i] = true;
+            trk_log_info("supervisor: this process tends an infrastructure target", "instance",
+                         instance, NULL);
+        }
+        has_any = has_any || s->leads_target[i];
+    }
+    return has_any;
 }
 
 /* -- the loop -- */
@@ -65,6 +73,9 @@ static void look_around(struct supervisor *s)
     int64_t now = trk_now_ns();
     s->is_hurried = false;
     supervisor_reconcile(s);
+    if (!s->leads) {
+        return;
+    }
     supervisor_count_jobs(s);
     if (now >= s->next_usage_ns) {
         supervisor_read_usage(s);
@@ -115,9 +126,9 @@ static void *supervisor_main(void *arg)
     s->next_clean_ns = trk_now_ns() +
                        (clean_s < FIRST_CLEAN_S ? clean_s : FIRST_CLEAN_S) * TRK_NS_PER_S;
     do {
-        bool leads = is_still_leader(s) || try_to_lead(s);
-        trk_series_set(trk_metric_series(s->is_leader, NULL), leads);
-        if (leads) {
+        bool has_work = take_the_lead(s);
+        trk_series_set(trk_metric_series(s->is_leader, NULL), s->leads);
+        if (has_work) {
             look_around(s);
         } else {
             health_clear(s->health);
@@ -133,6 +144,7 @@ int supervisor_start(struct lifecycle *lc, struct trk_err *err)
     struct supervisor *s = trk_xcalloc(1, sizeof(*s));
     pthread_condattr_t attr;
     s->lc = lc;
+    s->leads_target = trk_xcalloc(lc->targets.count + 1, sizeof(*s->leads_target));
     s->is_leader = trk_metrics_gauge(lc->metrics, "lifecycle_supervisor_is_leader",
                                      "1 when this process does the periodic work", NULL);
     s->jobs_by_status = trk_metrics_gauge(lc->metrics, "jobs_count_by_status",
@@ -178,5 +190,6 @@ void supervisor_stop(struct lifecycle *lc)
     pthread_mutex_destroy(&s->mutex);
     free(s->revivals);
     free(s->orphans);
+    free(s->leads_target);
     free(s);
 }

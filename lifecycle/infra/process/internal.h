@@ -31,7 +31,7 @@
 
 struct process_target {
     struct infra_target target;
-    char *state_dir, *jobs_dir, *layers_dir, *locks_dir;
+    char *instance, *state_dir, *jobs_dir, *layers_dir, *locks_dir;
     char *wrapper, *wrapper_dir, *launcher, *image_store_url, *token, *secret_key;
     bool is_sandboxed, change_user;
     bool sandbox_works; /* as far as was found out; under the mutex */

@@ -12,6 +12,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "lifecycle/infra/process/internal.h"
+#include "lifecycle/infra/registry.h"
 
 static struct process_target *self(const struct infra_target *t)
 {
@@ -346,7 +347,7 @@ void process_paths_fini(struct process_target *p)
 {
     char **const strings[] = {&p->state_dir, &p->jobs_dir,    &p->layers_dir, &p->locks_dir,
                               &p->wrapper,   &p->wrapper_dir, &p->launcher,   &p->image_store_url,
-                              &p->token,     &p->secret_key};
+                              &p->token,     &p->secret_key,  &p->instance};
     for (size_t i = 0; i < TRK_COUNT(strings); i++) {
         free(*strings[i]);
     }
@@ -484,6 +485,10 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
         .logs = process_logs,
     };
     int rc = make_folders(p, err);
+    if (rc == 0) {
+        rc = infra_instance_of_folder("process", o->state_dir, &p->instance, err);
+        p->target.instance = p->instance;
+    }
     if (rc == 0) {
         rc = find_programs(p, o, err);
     }

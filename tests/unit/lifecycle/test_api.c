@@ -433,10 +433,9 @@ END_TEST
 
 START_TEST(what_fails_after_acceptance_is_no_refusal)
 {
-    static const struct infra_target process = {.name = "process"};
+    static const struct infra_target process = {.name = "process", .instance = "here"};
     static const struct infra_target *const targets[] = {&process};
-    api.lc.targets = targets;
-    api.lc.target_count = 1;
+    api.lc.targets = (struct infra_registry){.list = targets, .count = 1};
     sql("create function refuse() returns trigger language plpgsql as $$ begin raise exception "
         "'no'; end $$");
     sql("create trigger refuse before update of warnings on registry_deployment for each row "
@@ -451,7 +450,7 @@ START_TEST(what_fails_after_acceptance_is_no_refusal)
     ck_assert_msg(a.status == 200 && text_in(&a, "id")[0] != '\0', "%s", a.text);
     json_decref(a.body);
     sql("delete from registry_deployment where job_name = 'accepted'");
-    api.lc.target_count = 0;
+    api.lc.targets.count = 0;
 }
 END_TEST
 

@@ -162,6 +162,8 @@ static int count_lines(const char *name, const char *part)
 
 /* -- the target made of files -- */
 
+static const char *target_folder = "target"; /* another instance has another */
+
 static void kill_point(const char *name)
 {
     trk_autofree char *from = trk_xasprintf("%s/kill-%s", root, name);
@@ -176,8 +178,8 @@ static int fake_observe(const struct infra_target *t, const char *id, struct inf
 {
     (void)t;
     kill_point("observe");
-    trk_autofree char *file = trk_xasprintf("target/%s", id);
-    trk_autofree char *stopped = trk_xasprintf("target/%s.stopped", id);
+    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
     if (!exists(file)) {
         return trk_err_set(err, TRK_NOT_FOUND, "no %s", id);
     }
@@ -208,7 +210,7 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
 {
     kill_point("apply-before");
     hold_point();
-    trk_autofree char *file = trk_xasprintf("target/%s", spec->generation_id);
+    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, spec->generation_id);
     trk_autofree char *line = trk_xasprintf("%s %s %s", spec->job_name, spec->job_version,
                                             spec->generation_id);
     if (exists("pulls-fail")) {
@@ -237,8 +239,8 @@ static int fake_stop(const struct infra_target *t, const char *id, int64_t grace
                      struct trk_err *err)
 {
     (void)t, (void)grace_ms, (void)err;
-    trk_autofree char *file = trk_xasprintf("target/%s", id);
-    trk_autofree char *stopped = trk_xasprintf("target/%s.stopped", id);
+    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
     if (exists(file)) {
         touch(stopped);
     }
@@ -248,8 +250,8 @@ static int fake_stop(const struct infra_target *t, const char *id, int64_t grace
 static int fake_remove(const struct infra_target *t, const char *id, struct trk_err *err)
 {
     (void)t, (void)err;
-    trk_autofree char *file = trk_xasprintf("target/%s", id);
-    trk_autofree char *stopped = trk_xasprintf("target/%s.stopped", id);
+    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
     drop(stopped);
     drop(file);
     return 0;
@@ -261,7 +263,7 @@ static int fake_list(const struct infra_target *t, struct infra_observation **re
     if (exists("unlistable")) {
         return trk_err_set(err, TRK_UNAVAILABLE, "the target is away");
     }
-    trk_autofree char *path = path_of("target");
+    trk_autofree char *path = path_of(target_folder);
     static DIR *dir; /* stays open: this target needs no descriptors to tell what it has */
     dir = dir != NULL ? dir : opendir(path);
     rewinddir(dir);
@@ -286,8 +288,9 @@ static int fake_logs(const struct infra_target *t, const char *id, size_t tail, 
     return trk_buf_adds(out, "loading the model\n");
 }
 
-static const struct infra_target fake = {
+static struct infra_target fake = {
     .name = "process",
+    .instance = "here",
     .apply = fake_apply,
     .stop = fake_stop,
     .remove = fake_remove,
@@ -343,8 +346,7 @@ static void make_lifecycle(const char *conninfo)
         .secret_key = KEY,
         .pg_options = {.conninfo = conninfo, .schema = "racetrack", .size = 8},
         .metrics = trk_metrics_new(),
-        .targets = targets,
-        .target_count = 1,
+        .targets = {.list = targets, .count = 1},
         .internal_token = "token",
     };
     lc.pool = trk_pg_pool_new(&lc.pg_options);
@@ -361,6 +363,13 @@ static void write_victim(void)
     }
 }
 
+/* From here on this process is on another host. */
+static void be_at(const char *instance)
+{
+    fake.instance = instance;
+    target_folder = strcmp(instance, "here") == 0 ? "target" : instance;
+}
+
 /* Works until it is told to stop, or killed. */
 static int work_main(char **argv)
 {
@@ -372,6 +381,9 @@ static int work_main(char **argv)
     (void)sigemptyset(&signals);
     (void)sigaddset(&signals, SIGTERM);
     (void)pthread_sigmask(SIG_BLOCK, &signals, NULL);
+    if (argv[5] != NULL) {
+        be_at(argv[5]);
+    }
     make_lifecycle(argv[3]);
     write_victim(); /* before it works: whoever kills must find this one */
     if (deploy_start(&lc, &err) < 0 || (exists("supervise") && supervisor_start(&lc, &err) < 0)) {
@@ -397,18 +409,23 @@ static char user_id[40];
         ck_assert_msg((call) == 0, "%s: %s", #call, err.text);                                     \
     } while (0)
 
-static void start_worker(struct trk_proc *ret)
+static void start_worker_at(const char *instance, struct trk_proc *ret)
 {
     struct trk_proc_options o;
     trk_proc_options_init(&o);
-    const char *const argv[] = {
-        "/proc/self/exe", "work", root, pg_cluster_conninfo(cluster), url, NULL};
+    const char *const argv[] = {"/proc/self/exe", "work", root, pg_cluster_conninfo(cluster), url,
+                                instance,         NULL};
     trk_autofree char *log = path_of("worker.log");
     trk_autoclose int log_fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644);
     o.argv = argv;
     o.stderr_fd = log_fd;
     o.die_with_parent = true;
     must(trk_proc_spawn(&o, ret, &err));
+}
+
+static void start_worker(struct trk_proc *ret)
+{
+    start_worker_at("here", ret);
 }
 
 static void stop_worker(struct trk_proc *worker)
@@ -623,6 +640,64 @@ START_TEST(two_lifecycles_do_not_do_a_deployment_twice)
 }
 END_TEST
 
+/* Its workload vanishes from the folder of its target. */
+static void lose(const char *name, const char *folder)
+{
+    trk_autofree char *file = trk_xasprintf(
+        "%s/%s", folder,
+        value("select generation_id as v from registry_job where name = $1", name));
+    drop(file);
+}
+
+#define GENERATIONS_AT                                                                             \
+    "select coalesce(string_agg(state, ' ' order by state), '') as v from registry_jobgeneration " \
+    "where target_instance = $1"
+
+START_TEST(who_does_not_reach_a_host_leaves_its_jobs_alone)
+{
+    struct trk_proc here, there;
+    trk_autofree char *id = NULL;
+    trk_autofree char *folder = path_of("there");
+    must(trk_mkdir_p(folder, 0755, &err));
+    touch("supervise");
+    start_worker_at("there", &there);
+    must(submit("adder", "1.0.0", "code", false, &id)); /* for "here", where nobody works yet */
+    be_at("there");
+    deploy_well("other", "1.0.0", "code", false);
+    ck_assert_str_eq(value("select attempts::text as v from registry_deployment where id = $1", id),
+                     "0");
+    start_worker_at("here", &here);
+    ck_assert_str_eq(wait_end(id), DEPLOYMENT_DONE);
+    ck_assert_str_eq(value(GENERATIONS_AT, "here"), "serving");
+    ck_assert_str_eq(value(GENERATIONS_AT, "there"), "serving");
+    /* Nobody reaches it any more: whoever leads now does not take it for lost. */
+    stop_worker(&here);
+    const char *mine = value("select generation_id as v from registry_job where name = $1",
+                             "adder");
+    trk_autofree char *file = trk_xasprintf("target/%s", mine);
+    drop(file);
+    lose("other", "there"); /* this one is brought back, so rounds have passed */
+    expect("select count(*)::text as v from registry_jobstatusevent where job_name = 'other' and "
+           "to_status = $1",
+           JOB_LOST, "1");
+    expect(JOB_STATUS, "other", JOB_RUNNING);
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
+    ck_assert(!exists(file));
+    touch(file);
+    /* Deployed anew over there: the old one goes when somebody is back who reaches it. */
+    deploy_well("adder", "1.0.0", "other code", true);
+    ck_assert_str_eq(value(GENERATIONS_AT, "there"), "serving serving");
+    ck_assert_str_eq(value(GENERATIONS_AT, "here"), "draining");
+    ck_assert(exists(file));
+    start_worker_at("here", &here);
+    expect(GENERATIONS_AT, "here", "");
+    ck_assert(!exists(file));
+    stop_worker(&here);
+    stop_worker(&there);
+    be_at("here");
+}
+END_TEST
+
 static void wait_for_file(const char *name)
 {
     int64_t deadline = trk_now_ns() + 20 * TRK_NS_PER_S;
@@ -666,9 +741,9 @@ START_TEST(who_lost_the_lease_changes_nothing)
     trk_pg_auto struct trk_pg *conn = NULL;
     must(submit("adder", "1.0.0", "code", false, &id));
     must(trk_pg_acquire(lc.pool, &conn, &err));
-    must(queue_claim(conn, mem, "first", &d, &err));
+    must(queue_claim(conn, mem, "first", "here", &d, &err));
     query("update registry_deployment set lease_until = now() - interval '1 s'");
-    must(queue_claim(conn, mem, "second", &d, &err));
+    must(queue_claim(conn, mem, "second", "elsewhere\nhere", &d, &err));
     ck_assert_str_eq(d->id, id);
     struct queue_progress p = {.step = "apply", .phase = "mine"};
     ck_assert_int_eq(queue_advance(conn, "first", id, &p, true, &err), TRK_CONFLICT);
@@ -900,7 +975,9 @@ START_TEST(a_replaced_generation_answers_until_its_delay_is_over)
     trk_autofree char *stopped = trk_xasprintf("target/%s.stopped", old);
     deploy_well("adder", "1.0.0", "other code", true);
     stop_worker(&worker);
+    bool leads = true;
     struct supervisor s = {.lc = &lc,
+                           .leads_target = &leads,
                            .mutex = PTHREAD_MUTEX_INITIALIZER,
                            .wake = PTHREAD_COND_INITIALIZER,
                            .orphan_gauge = trk_metrics_gauge(lc.metrics, "orphans", "", NULL)};
@@ -1124,13 +1201,6 @@ END_TEST
     "select count(*)::text as v from registry_deployment where job_name = $1 and kind = "          \
     "'redeploy'"
 
-static void lose(const char *name)
-{
-    trk_autofree char *file = trk_xasprintf(
-        "target/%s", value("select generation_id as v from registry_job where name = $1", name));
-    drop(file);
-}
-
 /* Waits until the job's error contains the text. */
 static void expect_error(const char *name, const char *text)
 {
@@ -1151,7 +1221,7 @@ START_TEST(a_lost_image_is_built_again_once)
     const char *before = value("select generation_id as v from registry_job where name = $1",
                                "adder");
     touch("image-gone"); /* until the next build */
-    lose("adder");
+    lose("adder", "target");
     expect("select status as v from registry_deployment where job_name = $1 and kind = 'redeploy'",
            "adder", DEPLOYMENT_DONE);
     expect(JOB_STATUS, "adder", JOB_RUNNING);
@@ -1161,7 +1231,7 @@ START_TEST(a_lost_image_is_built_again_once)
     ck_assert_int_eq(count_lines("builds", "adder"), 2);
     /* That one fails as well: it is not tried again, and a person is told what to do. */
     touch("image-gone-for-good");
-    lose("adder");
+    lose("adder", "target");
     expect_error("adder", "its image is gone from the image store, and building it again has "
                           "failed: creating job resource: ");
     expect_error("adder", "Deploy it again: racetrack deploy DIR --force, or POST "
@@ -1190,7 +1260,7 @@ START_TEST(what_was_cloned_is_not_built_again_by_itself)
     deploy_well("adder", "1.0.0", "code", false);
     query("update registry_job set source_digest = null");
     touch("image-gone");
-    lose("adder");
+    lose("adder", "target");
     expect_error("adder", "it was built from git, which may have changed since. Deploy it again: ");
     ck_assert_str_eq(value(REDEPLOYS, "adder"), "0");
     stop_worker(&worker);
@@ -1283,7 +1353,7 @@ END_TEST
 
 int main(int argc, char **argv)
 {
-    if (argc == 5 && strcmp(argv[1], "work") == 0) {
+    if (argc == 6 && strcmp(argv[1], "work") == 0) {
         return work_main(argv);
     }
     trk_json_init();
@@ -1301,6 +1371,7 @@ int main(int argc, char **argv)
     tcase_add_loop_test(tcase, a_killed_lifecycle_loses_and_doubles_nothing, 0,
                         (int)TRK_COUNT(kill_points));
     tcase_add_test(tcase, two_lifecycles_do_not_do_a_deployment_twice);
+    tcase_add_test(tcase, who_does_not_reach_a_host_leaves_its_jobs_alone);
     tcase_add_test(tcase, what_is_started_too_late_is_taken_back);
     tcase_add_test(tcase, who_lost_the_lease_changes_nothing);
     tcase_add_test(tcase, a_lease_that_runs_out_in_one_process_does_not_double_the_work);
