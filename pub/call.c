@@ -8,6 +8,7 @@
 #include "pub/client.h"
 #include "pub/text.h"
 #include "pub/token.h"
+#include "pub/websocket.h"
 
 #define TOKEN_MAX       8192
 #define START_WAIT_MS   3000 /* for a job that has no replica yet */
@@ -36,6 +37,7 @@ void pub_call_end(struct pub_client *c, int status, bool can_reuse)
     struct pub_worker *w = c->worker;
     struct pub_target *target = TRK_STEAL(c->target);
     trk_autofree char *caller = TRK_STEAL(c->caller);
+    free(TRK_STEAL(c->pass));
     int64_t duration = w->loop.now_ns - c->started_ns;
     if (c->up != NULL) {
         pub_up_put(TRK_STEAL(c->up), can_reuse);
@@ -248,8 +250,20 @@ static void refuse_verdict(struct pub_client *c, enum pub_verdict verdict,
     }
 }
 
+/* A tunnel lasts: it is looked at again at each change of the table. */
+static void keep_pass(struct pub_client *c, const struct pub_question *q,
+                      const struct pub_finding *f)
+{
+    size_t size = strlen(q->endpoint) + 1;
+    c->pass = trk_xcalloc(1, sizeof(*c->pass) + size);
+    memcpy(c->pass->digest, f->token->digest, PUB_DIGEST_SIZE);
+    memcpy(c->pass->endpoint, q->endpoint, size);
+    c->pass->ends_s = f->token->ends_s;
+}
+
 /* The table's answer may call; what is needed of it after this turn is copied. */
-static void begin_call(struct pub_client *c, const struct pub_finding *f)
+static void begin_call(struct pub_client *c, const struct pub_question *q,
+                       const struct pub_finding *f)
 {
     struct pub_worker *w = c->worker;
     struct pub_target *target = pub_target_get(&w->targets, f->job);
@@ -262,6 +276,9 @@ static void begin_call(struct pub_client *c, const struct pub_finding *f)
         uint32_t now_s = (uint32_t)trk_wall_s();
         if (f->subject != NULL) {
             c->caller = trk_xstrdup(f->subject->caller);
+            if (c->is_upgrade) {
+                keep_pass(c, q, f);
+            }
             pub_note(&((struct pub_token *)(uintptr_t)f->token)->last_s, now_s);
         }
         pub_note(&f->job->id->last_s, now_s);
@@ -387,7 +404,7 @@ static void answer_question(struct pub_client *c, const struct pub_question *q)
     if (is_same || f.job->replica_count == 0) {
         wait_for_news(c, &f);
     } else {
-        begin_call(c, &f);
+        begin_call(c, q, &f);
     }
 }
 
@@ -412,13 +429,34 @@ void pub_call_timeout(struct pub_client *c)
     decide(c);
 }
 
+bool pub_call_may_go_on(struct pub_client *c)
+{
+    if (c->pass == NULL) {
+        return true;
+    }
+    const struct pub_target *target = c->target;
+    struct pub_question q = {.job = {target->job, strlen(target->job)},
+                             .version = {target->version, strlen(target->version)},
+                             .endpoint = c->pass->endpoint,
+                             .digest = c->pass->digest,
+                             .now_s = trk_wall_s()};
+    struct pub_finding f;
+    c->wants_news = true;
+    atomic_store(&c->worker->wants_news, true);
+    enum pub_verdict verdict = pub_table_decide(c->worker->shared->table, &q, &f);
+    return verdict == PUB_MAY_CALL || verdict == PUB_MAINTENANCE;
+}
+
 void pub_call_news(struct pub_worker *w)
 {
     for (struct pub_client *c = w->clients, *next; c != NULL; c = next) {
         next = c->next;
-        if (c->wants_news) {
+        if (c->state == PUB_CLIENT_WAIT && c->wants_news) {
             decide(c);
             pub_client_run(c);
+        } else if (c->state == PUB_CLIENT_TUNNEL && !pub_call_may_go_on(c)) {
+            pub_call_end(c, 101, false);
+            pub_client_close(c);
         }
     }
 }
@@ -436,23 +474,6 @@ static bool is_idempotent(struct trk_h1_slice method)
     return false;
 }
 
-/* Only WebSocket is let through: an h2c upgrade would carry requests past the authorisation. */
-static bool wants_websocket(const struct trk_h1_request *r)
-{
-    if (!r->upgrade || r->body != TRK_H1_NO_BODY) {
-        return false;
-    }
-    size_t count = 0;
-    bool is_websocket = false;
-    for (size_t i = 0; i < r->header_count; i++) {
-        if (r->headers[i].id == TRK_H1_UPGRADE) {
-            count++;
-            is_websocket = trk_h1_is(r->headers[i].value, "websocket");
-        }
-    }
-    return count == 1 && is_websocket;
-}
-
 static void reset(struct pub_client *c, const struct trk_h1_request *r, size_t head_len)
 {
     c->head_len = head_len;
@@ -460,7 +481,7 @@ static void reset(struct pub_client *c, const struct trk_h1_request *r, size_t h
     c->keep_alive = r->keep_alive;
     c->is_head = r->method.len == 4 && memcmp(r->method.at, "HEAD", 4) == 0;
     c->is_idempotent = is_idempotent(r->method);
-    c->is_upgrade = wants_websocket(r);
+    c->is_upgrade = pub_websocket_is_asked(r);
     c->wants_continue = r->expect_continue;
     c->hosts_tried = 0;
     c->moves = 0;
@@ -487,6 +508,30 @@ static void find_tracing_id(struct pub_client *c, const struct trk_h1_request *r
     pub_head_tracing_id(c, value);
 }
 
+static bool is_method(const struct trk_h1_request *r, const char *method)
+{
+    return strlen(method) == r->method.len && memcmp(r->method.at, method, r->method.len) == 0;
+}
+
+/* OPTIONS * and an OPTIONS that may go no further (RFC 9110 §7.6.2, §9.3.7) are answered here;
+ * TRACE is not passed on: its answer would show what only the job may see. */
+static bool is_for_us(struct pub_client *c, const struct trk_h1_request *r)
+{
+    if (is_method(r, "TRACE")) {
+        pub_reply_allow(c, 405);
+        return true;
+    }
+    if (!is_method(r, "OPTIONS")) {
+        return false;
+    }
+    const struct trk_h1_header *forwards = trk_h1_find(r->headers, r->header_count, "max-forwards");
+    if (r->target.at[0] == '*' || (forwards != NULL && trk_h1_is(forwards->value, "0"))) {
+        pub_reply_allow(c, 204);
+        return true;
+    }
+    return false;
+}
+
 void pub_call_dispatch(struct pub_client *c, size_t head_len)
 {
     struct pub_worker *w = c->worker;
@@ -498,6 +543,9 @@ void pub_call_dispatch(struct pub_client *c, size_t head_len)
         pub_stat(&w->stats, PUB_BAD_REQUESTS);
         c->keep_alive = false;
         pub_reply_error(c, 400, "Bad request: ", "the chunked body is malformed");
+        return;
+    }
+    if (is_for_us(c, r)) {
         return;
     }
     struct pub_question q;

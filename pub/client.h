@@ -30,6 +30,12 @@ struct pub_block {
     char *bytes;
     size_t at, len;
 };
+/* By what right a tunnel is open. */
+struct pub_pass {
+    int64_t ends_s; /* of the token, Unix seconds; 0: never */
+    unsigned char digest[PUB_DIGEST_SIZE];
+    char endpoint[];
+};
 struct pub_client {
     struct pub_watch watch;
     struct pub_grave grave;
@@ -53,7 +59,8 @@ struct pub_client {
     char peer[46];
     /* the call */
     struct pub_target *target;
-    char *caller; /* or NULL; owned */
+    char *caller;          /* or NULL; owned */
+    struct pub_pass *pass; /* of an upgrade, unless the path is public; owned */
     struct pub_up *up;
     size_t hosts_tried;
     int error; /* of the last connection that failed, errno */
@@ -98,6 +105,8 @@ const struct trk_h1_request *pub_call_request(struct pub_client *c);
 /* The connection to the job broke before an answer came: another try, or an error answer. */
 void pub_call_lost(struct pub_client *c, int error);
 void pub_call_timeout(struct pub_client *c);
+/* Does the table still allow the tunnel? Told of changes from here on. */
+bool pub_call_may_go_on(struct pub_client *c);
 /* The table has changed: for those who wait. */
 void pub_call_news(struct pub_worker *w);
 void pub_call_cancel(struct pub_client *c);
@@ -129,6 +138,8 @@ void pub_reply(struct pub_client *c, int status, const char *content_type, const
 void pub_reply_error(struct pub_client *c, int status, const char *prefix, const char *text);
 /* {"error", jobName, jobVersion, jobStatus, requestId, caller} */
 void pub_reply_job_error(struct pub_client *c, int status, const char *text, const char *detail);
+/* The methods there are: 204, or 405. */
+void pub_reply_allow(struct pub_client *c, int status);
 bool pub_reply_step(struct pub_client *c);
 
 /* local.c */

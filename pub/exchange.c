@@ -8,6 +8,7 @@
 #include "libtrack/base/mem.h"
 #include "pub/client.h"
 #include "pub/text.h"
+#include "pub/websocket.h"
 
 /* Does the call wait for the client, to send or to take? */
 static bool waits_for_client(const struct pub_client *c)
@@ -216,8 +217,8 @@ static void frame_answer(struct pub_client *c, const struct trk_h1_response *r, 
 static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t head_len)
 {
     struct pub_worker *w = c->worker;
-    if (r->status == 101 && !c->is_upgrade) {
-        bad_answer(c, "101 without an upgrade");
+    if (r->status == 101 && !(c->is_upgrade && pub_websocket_is_answered(pub_call_request(c), r))) {
+        bad_answer(c, "101 that is no answer to a WebSocket's handshake");
         return;
     }
     c->status = r->status;
@@ -248,6 +249,10 @@ static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t 
     }
     c->out.sent += body_sent;
     c->is_writable = !is_full;
+    if (r->status == 101 && !pub_call_may_go_on(c)) { /* it was revoked meanwhile */
+        pub_call_end(c, 101, false);
+        pub_client_close(c);
+    }
 }
 
 static void parse_answer(struct pub_client *c)

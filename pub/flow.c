@@ -38,6 +38,7 @@ static int check_chunked(struct pub_flow *flow)
     int n = 0;
     while (n == 0 && in < flow->len) {
         bool was_trailer = trk_h1_chunked_in_trailer(&flow->chunked);
+        bool was_extension = trk_h1_chunked_in_extension(&flow->chunked);
         struct trk_h1_slice data;
         size_t used;
         n = trk_h1_chunked_next(&flow->chunked, flow->bytes + in, flow->len - in, &used, &data);
@@ -46,6 +47,12 @@ static int check_chunked(struct pub_flow *flow)
         }
         const char *kept = flow->dechunk ? data.at : flow->bytes + in;
         size_t kept_len = flow->dechunk ? data.len : was_trailer ? 0 : used;
+        if (!flow->dechunk && was_extension != trk_h1_chunked_in_extension(&flow->chunked)) {
+            kept += was_extension ? used - 1 : 0; /* the CR behind it, or all but its ';' */
+            kept_len = was_extension ? 1 : used - 1;
+        } else if (was_extension) {
+            kept_len = 0;
+        }
         if (kept != flow->bytes + out) {
             memmove(flow->bytes + out, kept, kept_len);
         }

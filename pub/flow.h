@@ -5,7 +5,7 @@
  * Bytes arrive at `len`, are checked against the framing up to `checked`, and leave from `sent`.
  * What lies below `base` (the request's head) stays. Bytes behind a finished body belong to the
  * next message. The framing is checked strictly, so that forwarding the same bytes is safe; chunked
- * trailers are left out.
+ * trailers and extensions are left out.
  */
 #ifndef PUB_FLOW_H
 #define PUB_FLOW_H

@@ -172,6 +172,23 @@ static void add_forwarded(struct pub_client *c, struct trk_h1_slice host, struct
     pub_text_add(t, "\r\n", 2);
 }
 
+/* One hop less (RFC 9110 §7.6.2); what is no number of hops goes no further. */
+static void add_max_forwards(struct trk_h1_slice value, struct pub_text *t)
+{
+    uint64_t n = 0;
+    for (size_t i = 0; i < value.len; i++) {
+        if (i > 8 || value.at[i] < '0' || value.at[i] > '9') {
+            return;
+        }
+        n = n * 10 + (uint64_t)(value.at[i] - '0');
+    }
+    if (n > 0) {
+        pub_text_adds(t, "Max-Forwards: ");
+        pub_text_u64(t, n - 1);
+        pub_text_add(t, "\r\n", 2);
+    }
+}
+
 /* The Cookie field without the caller's token. */
 static void add_cookies(struct trk_h1_slice header, struct pub_text *t)
 {
@@ -244,6 +261,7 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
     struct trk_h1_slice host = {"", 0};
     struct run run = {NULL};
     bool has_host = false;
+    bool is_options = r->method.len == 7 && memcmp(r->method.at, "OPTIONS", 7) == 0;
     for (size_t i = 0; i < r->header_count; i++) {
         const struct trk_h1_header *h = &r->headers[i];
         if (h->id == TRK_H1_HOST) {
@@ -255,6 +273,9 @@ bool pub_head_request(struct pub_client *c, struct pub_text *t)
             if (h->id == TRK_H1_COOKIE) {
                 add_cookies(h->value, t);
             }
+        } else if (is_options && trk_h1_is(h->name, "max-forwards")) {
+            end_run(&run, h->name.at, t);
+            add_max_forwards(h->value, t);
         } else if (run.start == NULL) {
             run.start = h->name.at;
         }
@@ -344,7 +365,8 @@ static bool is_dropped_from_response(const struct pub_client *c, const struct tr
     case TRK_H1_TRANSFER_ENCODING:
     case TRK_H1_UPGRADE:
         return true;
-    case TRK_H1_CONTENT_LENGTH:
+    case TRK_H1_CONTENT_LENGTH: /* RFC 9110 §8.6 */
+        return c->status == 204 || c->status == 304;
     case TRK_H1_CONTENT_TYPE:
     case TRK_H1_DATE:
     case TRK_H1_SERVER:

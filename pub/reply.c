@@ -13,6 +13,7 @@ static const char *reason(int status)
         const char *text;
     } reasons[] = {
         {200, "OK"},
+        {204, "No Content"},
         {400, "Bad Request"},
         {401, "Unauthorized"},
         {403, "Forbidden"},
@@ -36,8 +37,9 @@ static const char *reason(int status)
     return "Error";
 }
 
-void pub_reply(struct pub_client *c, int status, const char *content_type, const char *body,
-               size_t len)
+/* `fields` are whole lines, without the last one's end. */
+static void reply(struct pub_client *c, int status, const char *fields, const char *body,
+                  size_t len)
 {
     struct pub_worker *w = c->worker;
     char head[1024];
@@ -49,10 +51,12 @@ void pub_reply(struct pub_client *c, int status, const char *content_type, const
     pub_text_u64(&t, (uint64_t)status);
     pub_text_adds(&t, " ");
     pub_text_adds(&t, reason(status));
-    pub_text_adds(&t, "\r\nContent-Type: ");
-    pub_text_adds(&t, content_type);
-    pub_text_adds(&t, "\r\nX-Content-Type-Options: nosniff\r\nContent-Length: ");
-    pub_text_u64(&t, len);
+    pub_text_adds(&t, "\r\n");
+    pub_text_adds(&t, fields);
+    if (status != 204) {
+        pub_text_adds(&t, "\r\nContent-Length: ");
+        pub_text_u64(&t, len);
+    }
     pub_text_adds(&t, "\r\n");
     pub_text_adds(&t, w->shared->config->tracing_header);
     pub_text_adds(&t, ": ");
@@ -73,6 +77,20 @@ void pub_reply(struct pub_client *c, int status, const char *content_type, const
     pub_block_add(&c->to_client, body, body_len);
     c->is_writable = true;
     c->state = PUB_CLIENT_REPLY;
+}
+
+void pub_reply(struct pub_client *c, int status, const char *content_type, const char *body,
+               size_t len)
+{
+    char fields[256];
+    (void)snprintf(fields, sizeof(fields), "Content-Type: %s\r\nX-Content-Type-Options: nosniff",
+                   content_type);
+    reply(c, status, fields, body, len);
+}
+
+void pub_reply_allow(struct pub_client *c, int status)
+{
+    reply(c, status, "Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS", "", 0);
 }
 
 /* The answer's body is made here, not in the scratch memory that `text` may lie in. */

@@ -2,6 +2,7 @@
 #include <errno.h>
 #include <sys/socket.h>
 
+#include "libtrack/base/clock.h"
 #include "pub/client.h"
 
 void pub_tunnel_begin(struct pub_client *c, size_t head_len)
@@ -61,6 +62,17 @@ static void pass_end(struct pub_flow *flow, int to)
     }
 }
 
+/* Until it is silent for too long, or its token ends. */
+static void arm(struct pub_client *c)
+{
+    int64_t ms = c->worker->shared->config->tunnel_timeout_ms;
+    if (c->pass != NULL && c->pass->ends_s != 0) {
+        int64_t left_ms = c->pass->ends_s * 1000 - trk_wall_ms();
+        ms = left_ms < 0 ? 0 : left_ms < ms ? left_ms : ms;
+    }
+    pub_client_arm(c, ms);
+}
+
 bool pub_tunnel_step(struct pub_client *c)
 {
     bool is_full = false;
@@ -88,7 +100,7 @@ bool pub_tunnel_step(struct pub_client *c)
         pub_call_end(c, 101, false);
         pub_client_close(c);
     } else if (ever) {
-        pub_client_arm(c, c->worker->shared->config->tunnel_timeout_ms);
+        arm(c);
     }
     return false;
 }

@@ -329,6 +329,9 @@ static int take_host(struct framing *f, struct trk_h1_slice value)
     if (skip_class(value.at, end, HOST_CHAR) != end) {
         return fault(400, "Host is malformed");
     }
+    if (value.len == 0) {
+        return fault(400, "Host is empty"); /* RFC 9110 §4.2.1 */
+    }
     f->has_host = true;
     f->host = value;
     return 0;

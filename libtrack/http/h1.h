@@ -108,6 +108,9 @@ int trk_h1_chunked_next(struct trk_h1_chunked *c, const char *bytes, size_t len,
 /* Has the last chunk's line been consumed? A call never consumes both that line and a part of the
  * trailer section, so that a proxy which forwards the checked bytes can leave the trailers out. */
 bool trk_h1_chunked_in_trailer(const struct trk_h1_chunked *c);
+/* Is it within a chunk's extension? Likewise: a call that gets into one consumes its ';' last, one
+ * that gets out of it the CR behind it. */
+bool trk_h1_chunked_in_extension(const struct trk_h1_chunked *c);
 /* Compares ignoring ASCII case; `lower` is a lower-case string. */
 bool trk_h1_is(struct trk_h1_slice slice, const char *lower);
 /* Is `lower` one of the comma-separated tokens of a field value (RFC 9110 §5.6.1)? */

@@ -33,6 +33,11 @@ bool trk_h1_chunked_in_trailer(const struct trk_h1_chunked *c)
     return c->state >= TRAILER_LINE_FIRST;
 }
 
+bool trk_h1_chunked_in_extension(const struct trk_h1_chunked *c)
+{
+    return c->state == EXTENSION;
+}
+
 static int hex_digit(char ch)
 {
     if (ch >= '0' && ch <= '9') {
@@ -85,7 +90,7 @@ static int next_in_size_line(struct trk_h1_chunked *c, char ch)
         if (ch == '\r') {
             c->state = SIZE_LF;
         } else if (!is_text(ch) || (unsigned char)ch >= 0x80) {
-            return -400; /* a proxy forwards extensions: ASCII only */
+            return -400;
         }
         return 0;
     default: /* SIZE_LF */
@@ -141,6 +146,7 @@ int trk_h1_chunked_next(struct trk_h1_chunked *c, const char *bytes, size_t len,
     ret_data->at = bytes;
     ret_data->len = 0;
     bool was_in_trailer = trk_h1_chunked_in_trailer(c);
+    bool was_in_extension = trk_h1_chunked_in_extension(c);
     while (i < len && n == 0) {
         if (c->state == DATA) {
             size_t piece = len - i;
@@ -159,7 +165,8 @@ int trk_h1_chunked_next(struct trk_h1_chunked *c, const char *bytes, size_t len,
         char ch = bytes[i++];
         if (c->state < DATA) {
             n = next_in_size_line(c, ch);
-            if (!was_in_trailer && trk_h1_chunked_in_trailer(c)) {
+            if ((!was_in_trailer && trk_h1_chunked_in_trailer(c)) ||
+                was_in_extension != trk_h1_chunked_in_extension(c)) {
                 break;
             }
         } else if (c->state == DATA_CR || c->state == DATA_LF) {

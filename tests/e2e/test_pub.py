@@ -9,6 +9,10 @@ import pytest
 from pub_fakes import ALL, Job, Lifecycle, Pub, Wire, digest, request, wait_until
 
 CALL = "/pub/job/adder/latest/api/v1/perform"
+UPGRADE = ("Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+           "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n")
+SWITCH = ("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+          "Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
 
 
 @pytest.fixture
@@ -119,7 +123,7 @@ def test_operator_may_hand_the_token_on(make_pub, job):
         ("POST", "Origin: https://gateway.test\r\n", 200),
         ("POST", "", 200),
         ("GET", "Sec-Fetch-Site: cross-site\r\n", 200),
-        ("GET", "Origin: http://evil.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n", 403),
+        ("GET", "Origin: http://evil.test\r\n" + UPGRADE, 403),
         ("POST", "X-Racetrack-Auth: secret-token\r\nOrigin: http://evil.test\r\n", 200),
     ],
 )
@@ -242,6 +246,51 @@ def test_location_of_the_job_becomes_relative(lifecycle, make_job, make_pub):
     pub = make_pub()
     seen = [pub.call(f"{CALL}/{n}").headers["location"] for n in range(5)]
     assert seen == ["/pub/job/adder/0.0.1/docs?x=1", "/", "https://other.test/x", "/relative", "http://gateway.test//other.test/x"]
+
+
+def test_options_and_trace(pub, job):
+    with pub.wire() as wire:
+        for line, headers in (("OPTIONS *", ""), (f"OPTIONS {CALL}", "Max-Forwards: 0\r\n")):
+            answer = wire.send(f"{line} HTTP/1.1\r\nHost: x\r\n{headers}\r\n").answer()
+            assert answer.status == 204 and "POST" in answer.headers["allow"]
+            assert not {"content-length", "content-type"} & answer.headers.keys()
+        answer = wire.send(request(CALL, "TRACE")).answer()
+        assert answer.status == 405 and "TRACE" not in answer.headers["allow"]
+    assert not job.requests
+    assert pub.call(CALL, "OPTIONS", headers="Max-Forwards: 10\r\n").json()["headers"]["max-forwards"] == "9"
+    assert "max-forwards" not in pub.call(CALL, "OPTIONS", headers="Max-Forwards: x\r\n").json()["headers"]
+    assert pub.call(CALL, "GET", headers="Max-Forwards: 10\r\n").json()["headers"]["max-forwards"] == "10"
+
+
+def test_target_in_absolute_form(pub):
+    with pub.wire() as wire:
+        answer = wire.send(request(f"http://Gateway.test{CALL}?x=1", "GET")).answer()
+        assert answer.json()["line"] == "GET /pub/job/adder/0.0.1/api/v1/perform?x=1 HTTP/1.1"
+        assert wire.send(request("http://other.test/live", "GET")).answer().status == 400
+
+
+@pytest.mark.parametrize("status", ["204 No Content", "304 Not Modified"])
+def test_answers_without_a_body_do_not_speak_of_one(lifecycle, make_job, make_pub, status):
+    lifecycle.add("adder", make_job(lambda wire, _: wire.send(f"HTTP/1.1 {status}\r\nContent-Length: 5\r\nETag: x\r\n\r\n")))
+    pub = make_pub()
+    with pub.wire() as wire:
+        for _ in range(2):
+            answer = wire.send(request(CALL, "GET")).answer()
+            assert answer.headers["etag"] == "x" and not {"content-length", "transfer-encoding"} & answer.headers.keys()
+
+
+def test_chunk_extensions_end_here(lifecycle, make_job, make_pub):
+    def handler(wire, _request):
+        seen = wire.read_until(b"0\r\n\r\n")
+        wire.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        wire.send(b"%x;a=b\r\n%s\r\n0;c\r\n\r\n" % (len(seen), seen))
+
+    lifecycle.add("adder", make_job(handler, reads_body=False))
+    with make_pub().wire() as wire:
+        wire.send(request(CALL, headers="Transfer-Encoding: chunked\r\n") + b"3;evil=1\r\nabc\r\n0;x\r\n\r\n")
+        _, headers = wire.read_head()
+        assert wire.read_until(b"0\r\n\r\n") == b"d\r\n3\r\nabc\r\n0\r\n\r\n"
+        assert wire.read_until(b"0\r\n\r\n") == b"\r\n0\r\n\r\n"
 
 
 # -- connections --
@@ -925,13 +974,10 @@ def test_client_may_close_its_half_after_its_last_request(lifecycle, make_job, m
 
 # -- WebSocket --
 
-UPGRADE = "Connection: keep-alive, Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-
-
 def test_websocket_passes_bytes_both_ways_and_half_closes(lifecycle, make_job, make_pub):
     def handler(wire, request):
         assert request.headers["upgrade"] == "websocket" and request.headers["connection"] == "Upgrade"
-        wire.send("HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: x\r\n\r\nhello")
+        wire.send(SWITCH + "hello")
         assert wire.read_exactly(5) == b"early"
         data = wire.read_to_end()
         wire.send(b"echo:" + data)
@@ -943,12 +989,85 @@ def test_websocket_passes_bytes_both_ways_and_half_closes(lifecycle, make_job, m
     with pub.wire() as wire:
         wire.send(request("/pub/job/adder/latest/ws", "GET", headers=UPGRADE) + b"early")
         line, headers = wire.read_head()
-        assert " 101 " in line and headers["upgrade"] == "websocket" and headers["sec-websocket-accept"] == "x"
+        assert " 101 " in line and headers["upgrade"] == "websocket" and headers["sec-websocket-accept"].startswith("s3pP")
         assert wire.read_exactly(5) == b"hello"
         data = bytes(range(256)) * 2000
         wire.send(data)
         wire.socket.shutdown(socket.SHUT_WR)
         assert wire.read_to_end() == b"echo:" + data
+    assert not job.errors
+
+
+@pytest.mark.parametrize("how", ["token", "grant", "job", "time"])
+def test_tunnel_ends_with_its_right(lifecycle, make_job, make_pub, how):
+    gone = threading.Event()
+
+    def handler(wire, _request):
+        wire.send(SWITCH)
+        while wire.fill():
+            wire.send(b"pong")
+        gone.set()
+        return False
+
+    lifecycle.add("adder", make_job(handler))
+    lifecycle.allow("tunnel", ends=int(time.time()) + 2 if how == "time" else None)
+    pub = make_pub()
+    with pub.wire() as wire, pub.wire() as other:
+        for each, token in ((wire, "tunnel"), (other, "secret-token")):
+            each.send(request("/pub/job/adder/latest/ws", "GET", token, UPGRADE)).read_head()
+        lifecycle.add("unrelated")  # a change that concerns neither
+        wait_until(lambda: pub.metric("pub_table_jobs") == 2, "the change")
+        assert wire.send("ping").read_exactly(4) == b"pong"
+        if how == "token":
+            lifecycle.allow("another")
+        elif how == "grant":
+            lifecycle.allow("tunnel", grants=[{**ALL, "endpoint": "/other"}])
+        elif how == "job":
+            lifecycle.remove("adder")
+        assert wire.is_closed() and gone.wait(10)
+        if how != "job":
+            assert other.send("ping").read_exactly(4) == b"pong"
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        UPGRADE.replace("websocket\r\n", "h2c\r\n"),
+        UPGRADE.replace("Version: 13", "Version: 12"),
+        UPGRADE.replace("dGhlIHNhbXBsZSBub25jZQ==", "short"),
+        UPGRADE.replace("Upgrade: websocket", "Upgrade: h2c, websocket"),
+        UPGRADE + "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n",
+        UPGRADE + "Content-Length: 1\r\n",
+    ],
+)
+def test_tunnel_needs_a_right_handshake(lifecycle, make_job, make_pub, headers):
+    job = make_job(lambda wire, request: Job.reply(wire, {"upgrade": request.headers.get("upgrade")}))
+    lifecycle.add("adder", job)
+    with make_pub().wire() as wire:
+        wire.send(request(CALL, "GET", headers=headers) + b"x" * ("Content-Length" in headers))
+        assert wire.answer().json() == {"upgrade": None}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        SWITCH.replace("s3pP", "S3pP"),
+        SWITCH.replace("Sec-WebSocket-Accept", "X"),
+        SWITCH.replace("Upgrade: websocket", "Upgrade: h2c"),
+        SWITCH.replace("Connection: Upgrade\r\n", ""),
+    ],
+)
+def test_tunnel_needs_a_right_answer(lifecycle, make_job, make_pub, answer):
+    def handler(wire, _request):
+        wire.send(answer)
+        assert not wire.fill(), "nothing more gets through"
+        return False
+
+    job = make_job(handler)
+    lifecycle.add("adder", job)
+    with make_pub().wire() as wire:
+        refused = wire.send(request(CALL, "GET", headers=UPGRADE)).answer()
+        assert refused.status == 502 and "WebSocket" in refused.json()["error"]
     assert not job.errors
 
 
@@ -1003,6 +1122,7 @@ def test_smuggling_is_refused(pub, job, head, status):
     [
         ("GET / HTTP/1.1\n\n", 400),
         ("GET / HTTP/1.1\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: \r\n\r\n", 400),
         ("GET http://y/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         ("GET / HTTP/2.0\r\n\r\n", 505),
         ("GET /%s HTTP/1.1\r\nHost: x\r\n\r\n" % ("a" * 20000), 414),

@@ -70,6 +70,8 @@ static const struct {
     {"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", 400},
     /* host */
     {"GET / HTTP/1.1\r\n\r\n", 400},
+    {"GET / HTTP/1.1\r\nHost:\r\n\r\n", 400},
+    {"GET / HTTP/1.0\r\nHost: \r\n\r\n", 400},
     {"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", 400},
     {"GET / HTTP/1.1\r\nHost: a b\r\n\r\n", 400},
     {"GET / HTTP/1.1\r\nHost: user@a\r\n\r\n", 400},
@@ -190,7 +192,7 @@ static const struct {
     enum trk_h1_body body;
 } accepted[] = {
     {"GET / HTTP/1.1\r\nHost: a\r\n\r\n", true, false, false, TRK_H1_NO_BODY},
-    {"\r\nGET / HTTP/1.1\r\nHost:\r\n\r\n", true, false, false, TRK_H1_NO_BODY},
+    {"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", true, false, false, TRK_H1_NO_BODY},
     {"GET / HTTP/1.0\r\n\r\n", false, false, false, TRK_H1_NO_BODY},
     {"GET / HTTP/1.0\r\nConnection: Keep-Alive\r\n\r\n", true, false, false, TRK_H1_NO_BODY},
     {"GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive\r\nConnection: close\r\n\r\n", false,
