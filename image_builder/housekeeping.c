@@ -112,7 +112,9 @@ int housekeeping_round(struct image_builder *ib, const json_t *in_use, int64_t g
     if (rc == 0 && in_use != NULL) {
         rc = store_gc(ib->sources, json_object_get(in_use, "sources"), grace_s, &sources, err);
     }
-    rc = rc == 0 ? build_cache_prune(ib, ib->config->build_cache_retention_hours, &roots, err) : rc;
+    int64_t hours = ib->config->build_cache_retention_hours;
+    rc = rc == 0 ? build_pip_cache_prune(ib->pip_cache_dir, hours, err) : rc;
+    rc = rc == 0 ? store_cache_prune(ib->store, hours, &roots, err) : rc;
     rc = rc == 0 ? store_gc(ib->store, roots, grace_s, &images, err) : rc;
     *ret = (struct store_gc_result){.removed = images.removed + sources.removed,
                                     .removed_bytes = images.removed_bytes + sources.removed_bytes,

@@ -7,6 +7,7 @@
 #define IMAGE_BUILDER_HOUSEKEEPING_H
 
 #include "image_builder/image_builder.h"
+#include "image_builder/store/store.h"
 
 struct housekeeping;
 struct housekeeping *housekeeping_start(struct image_builder *ib);

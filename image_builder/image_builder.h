@@ -8,13 +8,14 @@
 #include <jansson.h>
 
 #include "image_builder/config.h"
-#include "image_builder/store/store.h"
 #include "libtrack/http/http_server.h"
 #include "libtrack/metrics/metrics.h"
 
 struct build_queue;
+struct depot;
 struct housekeeping;
 struct reporter;
+struct store;
 struct uploads;
 
 struct builder_metrics {
@@ -27,9 +28,10 @@ struct builder_metrics {
 struct image_builder {
     const struct builder_config *config;
     const char *public_key; /* lifecycle's */
-    char *logs_dir, *workspaces_dir;
+    char *logs_dir, *workspaces_dir, *pip_cache_dir;
     struct store *store;   /* images: whoever has the sources can make them again */
     struct store *sources; /* what was uploaded to be built, by content */
+    struct depot *depot;   /* what builds know of both */
     struct uploads *uploads;
     struct build_queue *builds;
     struct reporter *reporter;

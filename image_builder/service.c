@@ -6,6 +6,8 @@
 #include "image_builder/build/queue.h"
 #include "image_builder/build/reporter.h"
 #include "image_builder/housekeeping.h"
+#include "image_builder/store/depot.h"
+#include "image_builder/store/store.h"
 #include "libtrack/auth/jwt.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
@@ -72,6 +74,8 @@ static int make_folders(struct image_builder *ib, struct trk_err *err)
     if (rc < 0) {
         return rc;
     }
+    ib->depot = depot_new(ib->store, ib->sources);
+    ib->pip_cache_dir = trk_xasprintf("%s/cache/pip", images);
     ib->workspaces_dir = trk_xasprintf("%s/workspaces", images);
     ib->logs_dir = ib->config->build_logs_dir[0] != '\0' ? trk_xstrdup(ib->config->build_logs_dir)
                                                          : trk_xasprintf("%s/logs", images);
@@ -162,9 +166,11 @@ void service_stop(struct service *service)
     if (ib->metrics != NULL) {
         trk_metrics_free(ib->metrics);
     }
+    depot_free(ib->depot);
     store_close(ib->store);
     store_close(ib->sources);
     free(ib->logs_dir);
     free(ib->workspaces_dir);
+    free(ib->pip_cache_dir);
     free(service);
 }

@@ -25,6 +25,8 @@ LIFECYCLE = {
     "api": {"domain", "store", "deploy", "supervisor", ""},
     "": {"domain", "store", "infra", "deploy", "supervisor", "api"},
 }
+# Rooms of image_builder: builds know the stores by build/depot.h alone, so that they can run elsewhere.
+IMAGE_BUILDER = {"build": {""}, "store": {"build"}, "api": {"build", "store", ""}, "": {"api", "build", "store"}}
 # Who may include a library's header.
 LIBRARIES = {
     r"libpq-fe\.h": ["libtrack/pg/"],
@@ -65,6 +67,10 @@ def check_include(path, header):
             return f"libtrack/{room} is below libtrack/{target_room}"
     if area == target == "lifecycle" and room != target_room and target_room not in LIFECYCLE[room]:
         return f"lifecycle/{room} includes nothing of lifecycle/{target_room or 'lifecycle.h, config.h'}"
+    if area == target == "image_builder" and room != target_room and target_room not in IMAGE_BUILDER[room]:
+        return f"image_builder/{room} includes nothing of image_builder/{target_room or 'image_builder.h'}"
+    if (area, room, target_room) == ("image_builder", "store", "build") and header != "image_builder/build/depot.h":
+        return "image_builder/store knows of builds what is in build/depot.h"
     return None
 
 
@@ -106,6 +112,8 @@ def self_test():
         "lifecycle/infra/a.c": '#include "lifecycle/lifecycle.h"\n',
         "lifecycle/store/a.c": '#include "lifecycle/deploy/work.h"\n',
         "lifecycle/api/a.c": '#include "lifecycle/infra/target.h"\n',
+        "image_builder/build/a.c": '#include "image_builder/store/store.h"\n',
+        "image_builder/store/a.c": '#include "image_builder/build/build.h"\n',
         "lifecycle/api/b.c": '    "SELECT 1"\n',
         "client/a.c": "#include <curl/curl.h>\n",
         "client/b.c": long,

@@ -2,6 +2,7 @@
 #include <unistd.h>
 
 #include "image_builder/image_builder.h"
+#include "image_builder/store/store.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "version.h"

@@ -8,6 +8,7 @@
 #define IMAGE_BUILDER_API_V2_H
 
 #include "image_builder/image_builder.h"
+#include "image_builder/store/store.h"
 #include "libtrack/base/buf.h"
 
 enum v2_kind {

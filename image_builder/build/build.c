@@ -211,9 +211,9 @@ int build_check_job_type(struct build *build, struct trk_err *err)
 
 int build_add_code(struct build *build, struct trk_err *err)
 {
-    int rc = store_temp_new(build->ib->store, &build->code_temp, err);
+    int rc = depot_layer_new(build->ib->depot, &build->code_layer, err);
     if (rc == 0) {
-        rc = trk_oci_layer_write(build->folder_fd, "src/job", store_temp_fd(build->code_temp),
+        rc = trk_oci_layer_write(build->folder_fd, "src/job", depot_layer_fd(build->code_layer),
                                  CODE_LEVEL, &build->code, err);
     }
     (void)snprintf(build->code.role, sizeof(build->code.role), "code");
@@ -248,14 +248,13 @@ int build_make_image(struct build *build, struct trk_err *err)
     build_repository(build->ib->config->docker_registry_namespace, build->job_name, repository);
     int rc = trk_oci_image_make(&spec, &config, &manifest, err);
     if (rc == 0) {
-        const struct store_image image = {.repository = repository,
+        const struct depot_image image = {.repository = repository,
                                           .tag = build->request.tag,
                                           .config = config,
                                           .manifest = manifest,
-                                          .temps = &build->code_temp,
-                                          .descriptors = &build->code,
-                                          .count = 1};
-        rc = store_image_put(build->ib->store, &image, build->image_digest, err);
+                                          .layer = build->code_layer,
+                                          .descriptor = &build->code};
+        rc = depot_image_put(build->ib->depot, &image, build->image_digest, err);
     }
     if (rc == 0) {
         trk_metric_inc(build->ib->m.images_pushed);
@@ -281,7 +280,7 @@ void build_fini(struct build *build)
 {
     build_secrets_fini(&build->secrets);
     trk_buf_fini(&build->warnings);
-    store_temp_free(build->code_temp);
+    depot_layer_free(build->code_layer);
     if (build->folder_fd >= 0) {
         (void)close(build->folder_fd);
     }

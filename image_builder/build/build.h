@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "image_builder/build/depot.h"
 #include "image_builder/build/log.h"
 #include "image_builder/image_builder.h"
 #include "libtrack/base/args.h"
@@ -50,7 +51,7 @@ struct build {
     int folder_fd;     /* of it; -1 before the source is there */
     char version[128]; /* of the source: git describe, or "tar" */
     struct trk_buf warnings;
-    struct store_temp *code_temp; /* the code layer; stored together with the image */
+    struct depot_layer *code_layer; /* the code layer; stored together with the image */
     struct trk_oci_descriptor code, dependencies; /* the latter without a digest: none */
     /* the result */
     char image_name[1024];
@@ -111,13 +112,7 @@ int build_run_command(struct build *build, const struct trk_args *argv, const st
 
 void build_on_output(void *build, const char *bytes, size_t len); /* into its log */
 
-/* -- cache.c: layers that were built before -- */
-/* False when there is none (any more). */
-bool build_cache_get(struct image_builder *ib, const char *key, struct trk_oci_descriptor *ret);
-int build_cache_put(struct image_builder *ib, const char *key,
-                    const struct trk_oci_descriptor *layer, struct trk_err *err) TRK_MUST_CHECK;
-/* Drops entries unused for `hours` (0: none); *ret_roots owned: digests of the others. */
-int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_roots,
-                      struct trk_err *err) TRK_MUST_CHECK;
+/* Removes pip's caches of job families that no build used for so long (0: none). */
+int build_pip_cache_prune(const char *folder, int64_t hours, struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -1,11 +1,13 @@
 /* pip in the sandbox: its environment and settings, what it may reach, and what its failures mean.
  */
+#include <dirent.h>
 #include <fcntl.h>
 #include <strings.h>
 #include <sys/stat.h>
 
 #include "image_builder/build/network.h"
 #include "image_builder/build/sandbox.h"
+#include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
@@ -252,7 +254,25 @@ static int make_pip_cache(const struct build *build, const char *cache, struct t
         }
     }
     int rc = trk_mkdir_p(cache, 0700, err);
-    (void)utimensat(AT_FDCWD, cache, NULL, 0); /* used now: see build_cache_prune */
+    (void)utimensat(AT_FDCWD, cache, NULL, 0); /* used now: see build_pip_cache_prune */
+    return rc;
+}
+
+int build_pip_cache_prune(const char *folder, int64_t hours, struct trk_err *err)
+{
+    DIR *dir = hours > 0 ? opendir(folder) : NULL; /* not there before the first build */
+    int rc = 0;
+    for (struct dirent *e; rc == 0 && dir != NULL && (e = readdir(dir)) != NULL;) {
+        struct stat st;
+        if (e->d_name[0] != '.' && fstatat(dirfd(dir), e->d_name, &st, 0) == 0 &&
+            st.st_mtime < trk_wall_s() - hours * 3600) {
+            trk_autofree char *path = trk_xasprintf("%s/%s", folder, e->d_name);
+            rc = trk_rm_rf(path, err);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
     return rc;
 }
 

@@ -211,21 +211,20 @@ static int check_no_secret(const struct build *build, const char *target, struct
 
 /* ---- the layer ---- */
 
-static int pack(struct build *build, const char *target, struct trk_oci_descriptor *ret,
-                struct trk_err *err)
+/* Packs the folder into a new layer, which is found by the key from now on. */
+static int pack(struct build *build, const char *target, const char *key,
+                struct trk_oci_descriptor *ret, struct trk_err *err)
 {
     trk_autoclose int fd = open(target, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    STORE_TEMP_AUTO(temp) = NULL;
+    struct depot_layer *layer = NULL;
     if (fd < 0) {
         return trk_err_errno(err, errno, "opening %s", target);
     }
-    int rc = store_temp_new(build->ib->store, &temp, err);
-    if (rc == 0) {
-        rc = trk_oci_layer_write(fd, "src/packages", store_temp_fd(temp), LEVEL, ret, err);
-    }
-    if (rc == 0) {
-        rc = store_temp_commit_as(temp, ret->digest, ret->size_bytes, err);
-    }
+    int rc = depot_layer_new(build->ib->depot, &layer, err);
+    rc = rc == 0 ? trk_oci_layer_write(fd, "src/packages", depot_layer_fd(layer), LEVEL, ret, err)
+                 : rc;
+    rc = rc == 0 ? depot_layer_put(layer, key, ret, err) : rc;
+    depot_layer_free(layer);
     return rc < 0 ? trk_err_wrap(err, "packing the requirements") : 0;
 }
 
@@ -235,7 +234,7 @@ static char *pip_cache_folder(const struct build *build)
 {
     char digest[TRK_DIGEST_SIZE];
     trk_digest(build->job_name, strlen(build->job_name), digest);
-    return trk_xasprintf("%s/cache/pip/%.16s", store_root(build->ib->store), digest + 7);
+    return trk_xasprintf("%s/%.16s", build->ib->pip_cache_dir, digest + 7);
 }
 
 static int install(struct build *build, const char *requirements, const char *key,
@@ -248,9 +247,9 @@ static int install(struct build *build, const char *requirements, const char *ke
         rc = check_no_secret(build, target, err);
     }
     if (rc == 0) {
-        rc = pack(build, target, ret, err);
+        rc = pack(build, target, key, ret, err);
     }
-    return rc < 0 ? rc : build_cache_put(build->ib, key, ret, err);
+    return rc;
 }
 
 static int add_layer(struct build *build, const char *requirements, struct trk_err *err)
@@ -261,7 +260,7 @@ static int add_layer(struct build *build, const char *requirements, struct trk_e
         return rc;
     }
     struct trk_oci_descriptor layer;
-    bool is_cached = !build->request.no_cache && build_cache_get(build->ib, key, &layer);
+    bool is_cached = !build->request.no_cache && depot_layer_find(build->ib->depot, key, &layer);
     if (is_cached) {
         build_log_printf(build->log, "Requirements: unchanged, taken from the cache (%s)",
                          layer.digest);

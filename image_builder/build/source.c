@@ -16,8 +16,8 @@ static int unpack_upload(struct build *build, const char *into, struct trk_err *
 {
     trk_autoclose int archive = -1;
     int64_t size;
-    int rc = store_blob_open(build->ib->sources, build->request.source_digest, &archive, &size,
-                             err);
+    int rc = depot_open_source(build->ib->depot, build->request.source_digest, &archive, &size,
+                               err);
     if (rc == TRK_NOT_FOUND) {
         return trk_err_set(err, TRK_NOT_FOUND,
                            "the source %s is not kept any more: deploy the job again",

@@ -5,7 +5,7 @@
  *     blobs/sha256/<digits>                   content; read-only, complete whenever visible
  *     repositories/<name>/_manifests/<digits> media type of a manifest that the repository holds
  *     repositories/<name>/_tags/<tag>         digest of a manifest
- *     cache/                                  what build steps made before (see build/cache.h)
+ *     cache/                                  what build steps made before (see cache.c)
  *     tmp/                                    what is being written; emptied when the store opens
  * Everything appears by rename after fsync, so that kill -9 at any moment leaves either nothing or
  * the whole. A blob is verified when it comes and again before it is first served after a change of
@@ -97,6 +97,15 @@ int store_manifest_delete(struct store *store, const char *repository, const cha
 int store_tags(struct store *store, const char *repository, json_t **ret,
                struct trk_err *err) TRK_MUST_CHECK;
 int store_repositories(struct store *store, json_t **ret, struct trk_err *err) TRK_MUST_CHECK;
+
+/* -- which layer came out of which input: keys are names of files -- */
+/* False when there is none (any more). */
+bool store_cache_get(struct store *store, const char *key, struct trk_oci_descriptor *ret);
+int store_cache_put(struct store *store, const char *key, const struct trk_oci_descriptor *layer,
+                    struct trk_err *err) TRK_MUST_CHECK;
+/* Drops entries unused for `hours` (0: none); *ret_roots owned: digests of the others. */
+int store_cache_prune(struct store *store, int64_t hours, json_t **ret_roots,
+                      struct trk_err *err) TRK_MUST_CHECK;
 
 /* Removes the other tags and manifests of the repositories whose name begins with `prefix`, where
  * they are older than grace_s. */

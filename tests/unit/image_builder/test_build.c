@@ -511,16 +511,16 @@ START_TEST(cached_layers_are_found_while_their_blob_is_whole)
     struct store_gc_result result;
     ck_assert_int_eq(store_put(ib->store, "layer", 5, layer.digest, &err), 0);
     memcpy(layer.diff_id, layer.digest, sizeof(layer.digest));
-    ck_assert(!build_cache_get(ib, "key", &found));
-    ck_assert_int_eq(build_cache_put(ib, "key", &layer, &err), 0);
-    ck_assert(build_cache_get(ib, "key", &found));
+    ck_assert(!store_cache_get(ib->store, "key", &found));
+    ck_assert_int_eq(store_cache_put(ib->store, "key", &layer, &err), 0);
+    ck_assert(store_cache_get(ib->store, "key", &found));
     ck_assert_str_eq(found.digest, layer.digest);
     /* no manifest refers to it, but the cache does */
     ck_assert_int_eq(housekeeping_round(ib, NULL, -1, &result, &err), 0);
     ck_assert_uint_eq(result.removed, 0);
-    ck_assert(build_cache_get(ib, "key", &found));
+    ck_assert(store_cache_get(ib->store, "key", &found));
     ck_assert_int_eq(store_blob_delete(ib->store, layer.digest, &err), 0);
-    ck_assert(!build_cache_get(ib, "key", &found));
+    ck_assert(!store_cache_get(ib->store, "key", &found));
 }
 END_TEST
 

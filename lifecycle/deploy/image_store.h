@@ -1,8 +1,8 @@
 /*
  * image_store.h - what lifecycle asks of image_builder's stores. Any thread.
  */
-#ifndef LIFECYCLE_INFRA_IMAGE_STORE_H
-#define LIFECYCLE_INFRA_IMAGE_STORE_H
+#ifndef LIFECYCLE_DEPLOY_IMAGE_STORE_H
+#define LIFECYCLE_DEPLOY_IMAGE_STORE_H
 
 #include <jansson.h>
 #include <stdint.h>

@@ -4,7 +4,6 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
-#include "image_builder/build/build.h"
 #include "image_builder/store/internal.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
@@ -14,9 +13,9 @@
 
 #define ENTRY_MAX 4096
 
-static char *entry_path(struct image_builder *ib, const char *key)
+static char *entry_path(const struct store *store, const char *key)
 {
-    return trk_xasprintf("%s/cache/requirements/%s", store_root(ib->store), key);
+    return store_path(store, "cache/requirements/%s", key);
 }
 
 static int read_entry(const char *path, struct trk_oci_descriptor *ret, struct trk_err *err)
@@ -44,9 +43,9 @@ static int read_entry(const char *path, struct trk_oci_descriptor *ret, struct t
     return 0;
 }
 
-bool build_cache_get(struct image_builder *ib, const char *key, struct trk_oci_descriptor *ret)
+bool store_cache_get(struct store *store, const char *key, struct trk_oci_descriptor *ret)
 {
-    trk_autofree char *path = entry_path(ib, key);
+    trk_autofree char *path = entry_path(store, key);
     struct trk_err err = {0};
     struct trk_oci_descriptor layer;
     int64_t size;
@@ -57,7 +56,7 @@ bool build_cache_get(struct image_builder *ib, const char *key, struct trk_oci_d
         }
         return false;
     }
-    if (!store_blob_has(ib->store, layer.digest, &size) || size != layer.size_bytes) {
+    if (!store_blob_has(store, layer.digest, &size) || size != layer.size_bytes) {
         return false;
     }
     (void)utimensat(AT_FDCWD, path, NULL, 0); /* last used now */
@@ -65,38 +64,19 @@ bool build_cache_get(struct image_builder *ib, const char *key, struct trk_oci_d
     return true;
 }
 
-int build_cache_put(struct image_builder *ib, const char *key,
-                    const struct trk_oci_descriptor *layer, struct trk_err *err)
+int store_cache_put(struct store *store, const char *key, const struct trk_oci_descriptor *layer,
+                    struct trk_err *err)
 {
-    trk_autofree char *path = entry_path(ib, key);
+    trk_autofree char *path = entry_path(store, key);
     json_auto_t *json = json_pack("{s:s, s:s, s:I}", "digest", layer->digest, "diff_id",
                                   layer->diff_id, "size", (json_int_t)layer->size_bytes);
     trk_autofree char *text = trk_json_text(json);
-    return store_write_file(ib->store, path, text, strlen(text), err);
+    return store_write_file(store, path, text, strlen(text), err);
 }
 
-/* pip's caches, a folder for each job family; a build that uses one makes its time new. */
-static int prune_pip(struct image_builder *ib, int64_t before_s, struct trk_err *err)
+int store_cache_prune(struct store *store, int64_t hours, json_t **ret_roots, struct trk_err *err)
 {
-    trk_autofree char *folder = trk_xasprintf("%s/cache/pip", store_root(ib->store));
-    json_auto_t *names = NULL;
-    int rc = store_list(folder, &names, err);
-    size_t i;
-    json_t *name;
-    json_array_foreach (names, i, name) {
-        struct stat st;
-        trk_autofree char *path = trk_xasprintf("%s/%s", folder, json_string_value(name));
-        if (rc == 0 && stat(path, &st) == 0 && st.st_mtime < before_s) {
-            rc = trk_rm_rf(path, err);
-        }
-    }
-    return rc;
-}
-
-int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_roots,
-                      struct trk_err *err)
-{
-    trk_autofree char *folder = trk_xasprintf("%s/cache/requirements", store_root(ib->store));
+    trk_autofree char *folder = store_path(store, "cache/requirements");
     json_auto_t *names = NULL;
     json_auto_t *roots = json_array();
     int rc = store_list(folder, &names, err);
@@ -107,7 +87,7 @@ int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_root
     size_t i;
     json_t *name;
     json_array_foreach (names, i, name) {
-        trk_autofree char *path = entry_path(ib, json_string_value(name));
+        trk_autofree char *path = entry_path(store, json_string_value(name));
         struct stat st;
         struct trk_oci_descriptor layer;
         struct trk_err ignored = {0};
@@ -120,7 +100,6 @@ int build_cache_prune(struct image_builder *ib, int64_t hours, json_t **ret_root
             (void)json_array_append_new(roots, json_string(layer.digest));
         }
     }
-    rc = hours > 0 ? prune_pip(ib, before_s, err) : 0;
     *ret_roots = TRK_STEAL(roots);
-    return rc;
+    return 0;
 }

@@ -1,4 +1,4 @@
-#include "lifecycle/infra/image_store.h"
+#include "lifecycle/deploy/image_store.h"
 
 #include <errno.h>
 #include <unistd.h>
