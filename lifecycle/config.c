@@ -64,6 +64,14 @@ static const struct trk_config_entry entries[] = {
     BOOL("enforce_secure_cookie", enforce_secure_cookie, "false", "ENFORCE_SECURE_COOKIE",
          "mark the login cookie Secure (HTTPS only)"),
 
+    INT("session_lifetime_s", session_lifetime_s, "2678400", "s", "SESSION_LIFETIME_S", 60,
+        315360000,
+        "how long a login with a password lasts; other tokens end when they are revoked"),
+    INT("login_failures_max", login_failures_max, "10", NULL, "LOGIN_FAILURES_MAX", 1, 1000000,
+        "wrong passwords for one name (ten times as many from one address) before it has to wait"),
+    INT("login_failure_wait_s", login_failure_wait_s, "10", "s", "LOGIN_FAILURE_WAIT_S", 1, 86400,
+        "then one more login is allowed each so many seconds"),
+
     STRING("job_wrapper", job_wrapper, "", "JOB_WRAPPER",
            "path of job_wrapper; empty: beside this executable"),
     STRING(

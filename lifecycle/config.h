@@ -33,6 +33,8 @@ struct lifecycle_config {
 
     bool auth_required, auth_debug;
     bool enforce_secure_cookie;
+    int64_t session_lifetime_s;
+    int64_t login_failures_max, login_failure_wait_s;
 
     /* deployments and jobs */
     char *job_wrapper;      /* "": beside this executable */

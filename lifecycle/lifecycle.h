@@ -17,6 +17,7 @@
 struct deploy_queue;
 struct supervisor;
 struct event_hub;
+struct throttle;
 
 struct lifecycle {
     const struct lifecycle_config *config; /* lifecycle/config.h */
@@ -28,6 +29,7 @@ struct lifecycle {
     struct deploy_queue *deploy;   /* deploy/ */
     struct supervisor *supervisor;
     struct event_hub *events;   /* api/events.c */
+    struct throttle *logins;    /* domain/throttle.h: wrong passwords */
     const char *internal_token; /* what lifecycle shows image_builder; secret */
     char instance_id[40];       /* lease owner */
     atomic_bool is_started;     /* migrated, and the queue works: until then the API answers 503 */

@@ -20,6 +20,7 @@
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
+#include "lifecycle/domain/throttle.h"
 #include "lifecycle/infra/process/process.h"
 #include "lifecycle/store/migrations.h"
 #include "lifecycle/supervisor/supervisor.h"
@@ -104,6 +105,7 @@ static int make_lifecycle(struct trk_err *err)
     lc.pool = trk_pg_pool_new(&lc.pg_options);
     lc.metrics = trk_metrics_new();
     lc.events = event_hub_new(&lc);
+    lc.logins = throttle_new(config.login_failures_max, config.login_failure_wait_s * 1000);
     trk_uuid4(lc.instance_id);
     api_metrics_register(&lc);
     return 0;

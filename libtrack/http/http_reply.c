@@ -1,5 +1,6 @@
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
 #include <talloc.h>
@@ -324,6 +325,15 @@ static bool is_passing(int status)
     return status == 503 || status == 429;
 }
 
+static bool says(const struct trk_request *req, const char *name)
+{
+    const struct http_header *h = req->reply_headers;
+    while (h != NULL && strcasecmp(h->name, name) != 0) {
+        h = h->next;
+    }
+    return h != NULL;
+}
+
 void http_reply_err(struct trk_request *req, const struct trk_err *err)
 {
     int status = trk_code_info(err->code)->http_status;
@@ -331,7 +341,7 @@ void http_reply_err(struct trk_request *req, const struct trk_err *err)
     if (status >= 500) {
         log_error(req, err, status);
     }
-    if (is_passing(status)) {
+    if (is_passing(status) && !says(req, "Retry-After")) {
         (void)trk_reply_header(req, "Retry-After", RETRY_AFTER_S);
     }
     json_t *body = error_body(req, err, status);

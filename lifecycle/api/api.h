@@ -57,11 +57,23 @@ int api_authorize(struct trk_request *req, const char *access, struct trk_err *e
 int api_transaction(struct trk_request *req,
                     int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err), void *ctx,
                     struct trk_err *err) TRK_MUST_CHECK;
+/* The same, and writes down who did it. */
+struct api_deed {
+    const char *event_type;
+    const char *executor; /* NULL: the caller */
+    const char *username_subject, *job_name, *job_version;
+    json_t *properties; /* taken */
+};
+int api_transaction_audited(struct trk_request *req, const struct api_deed *deed,
+                            int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err),
+                            void *ctx, struct trk_err *err) TRK_MUST_CHECK;
 /* `scope` of the path in either era's spelling. TRK_INVALID. */
 int api_scope_param(struct trk_request *req, const char **ret, struct trk_err *err) TRK_MUST_CHECK;
 
 /* JSON of the resources; returned owned. */
 json_t *api_job_json(struct trk_request *req, const struct job *job);
+/* The login cookie; "" clears it (sessions.c). */
+void api_set_cookie(struct trk_request *req, const char *token);
 json_t *api_time_or_null(int64_t unix_s); /* null for 0 */
 
 /* The fatman era (fatman.c). */
@@ -80,7 +92,7 @@ void event_hub_count(struct event_hub *hub, uint64_t *ret_connected, uint64_t *r
 extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deploy_routes,
     api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_gateway_routes,
     api_grant_routes, api_info_routes, api_job_routes, api_log_routes, api_probe_routes,
-    api_user_routes;
+    api_session_routes, api_user_routes;
 extern const char api_component_schemas[];
 
 /* The server's options with all tables; valid as long as `lc`. */

@@ -6,6 +6,7 @@
 #include "libtrack/data/version.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
+#include "lifecycle/store/event.h"
 #include "lifecycle/store/setting.h"
 #include "lifecycle/store/subject.h"
 
@@ -43,6 +44,39 @@ int api_transaction(struct trk_request *req,
                     struct trk_err *err)
 {
     return trk_pg_transaction(api_lifecycle(req)->pool, fn, ctx, err);
+}
+
+struct audited {
+    const struct api_deed *deed;
+    const char *executor;
+    int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err);
+    void *ctx;
+};
+
+static int run_audited(struct trk_pg *conn, void *ctx, struct trk_err *err)
+{
+    const struct audited *a = ctx;
+    const struct api_deed *d = a->deed;
+    int code = a->fn(conn, a->ctx, err);
+    return code < 0 ? code
+                    : audit_store_add(conn, d->event_type, a->executor, d->username_subject,
+                                      d->job_name, d->job_version, d->properties, err);
+}
+
+int api_transaction_audited(struct trk_request *req, const struct api_deed *deed,
+                            int (*fn)(struct trk_pg *conn, void *ctx, struct trk_err *err),
+                            void *ctx, struct trk_err *err)
+{
+    char name[2200];
+    struct audited a = {.deed = deed, .executor = deed->executor, .fn = fn, .ctx = ctx};
+    if (a.executor == NULL) {
+        const struct subject *who = api_subject(req);
+        (void)subject_describe(who, name, sizeof(name));
+        a.executor = who->type == TRK_SUBJECT_USER ? who->name : name;
+    }
+    int code = api_transaction(req, run_audited, &a, err);
+    json_decref(deed->properties);
+    return code;
 }
 
 int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err)

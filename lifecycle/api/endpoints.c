@@ -89,7 +89,13 @@ static int put_endpoint(struct trk_request *req, struct trk_err *err)
         .endpoint = {.endpoint = trk_json_string_or(body, "endpoint", ""),
                      .is_active = trk_json_bool_or(body, "active", false)},
     };
-    int code = api_transaction(req, run_change, &c, err);
+    const struct api_deed deed = {.event_type = "public_endpoint_changed",
+                                  .job_name = c.name,
+                                  .job_version = c.version,
+                                  .properties = json_pack("{s:s,s:b}", "endpoint",
+                                                          c.endpoint.endpoint, "active",
+                                                          (int)c.endpoint.is_active)};
+    int code = api_transaction_audited(req, &deed, run_change, &c, err);
     return code < 0 ? code : trk_reply_json(req, 200, endpoint_json(c.job, &c.endpoint));
 }
 

@@ -59,7 +59,10 @@ static int post_esc(struct trk_request *req, struct trk_err *err)
         .id = trk_str_is_empty(id) ? uuid : id,
         .name = trk_json_string_or(body, "name", ""),
     };
-    int code = api_transaction(req, create, &c, err);
+    const struct api_deed deed = {
+        .event_type = "esc_created",
+        .properties = json_pack("{s:s,s:s}", "esc_id", c.id, "esc_name", c.name)};
+    int code = api_transaction_audited(req, &deed, create, &c, err);
     return code < 0 ? code
                     : trk_reply_json(req, 200, json_pack("{s:s,s:s}", "name", c.name, "id", c.id));
 }
@@ -94,14 +97,16 @@ static int get_auth_data(struct trk_request *req, struct trk_err *err)
     if (code < 0) {
         return code;
     }
+    /* Being of the staff is enough to see which there are, not to use them. */
+    bool shows_text = subject_can_everywhere(api_subject(req), SCOPE_CALL_ADMIN_API);
     json_t *tokens = json_array();
     for (size_t i = 0; i < c.token_count; i++) {
         const struct token_row *t = &c.tokens[i];
-        (void)json_array_append_new(tokens, json_pack("{s:s,s:s,s:o,s:b,s:o}", "id", t->id, "token",
-                                                      t->token, "expiry_time",
-                                                      api_time_or_null(t->expiry_time), "active",
-                                                      (int)t->is_active, "last_use_time",
-                                                      api_time_or_null(t->last_use_time)));
+        (void)json_array_append_new(
+            tokens,
+            json_pack("{s:s,s:s?,s:o,s:b,s:o}", "id", t->id, "token", shows_text ? t->token : NULL,
+                      "expiry_time", api_time_or_null(t->expiry_time), "active", (int)t->is_active,
+                      "last_use_time", api_time_or_null(t->last_use_time)));
     }
     return trk_reply_json(
         req, 200,
@@ -126,7 +131,11 @@ static int post_token(struct trk_request *req, struct trk_err *err)
         return trk_err_set(err, TRK_INVALID,
                            "expiry_time must be a time to come in Unix seconds, or null");
     }
-    int code = api_transaction(req, add_token, &c, err);
+    const struct api_deed deed = {.event_type = "esc_token_created",
+                                  .properties = json_pack("{s:s,s:o}", "esc_id", c.id,
+                                                          "expiry_time",
+                                                          api_time_or_null(c.expiry_time))};
+    int code = api_transaction_audited(req, &deed, add_token, &c, err);
     return code < 0 ? code : trk_reply_null(req);
 }
 
@@ -141,7 +150,10 @@ static int delete_token(struct trk_request *req, struct trk_err *err)
 {
     struct esc_change c = change_of(req);
     c.token_id = trk_req_param(req, "token_id");
-    int code = api_transaction(req, revoke_token, &c, err);
+    const struct api_deed deed = {
+        .event_type = "esc_token_revoked",
+        .properties = json_pack("{s:s,s:s}", "esc_id", c.id, "token_id", c.token_id)};
+    int code = api_transaction_audited(req, &deed, revoke_token, &c, err);
     return code < 0 ? code : trk_reply_null(req);
 }
 
@@ -180,7 +192,7 @@ static const struct trk_route routes[] = {
      .access = "staff",
      .response_schema = API_REF("EscAuth"),
      .handler = get_auth_data,
-     .help = "Its tokens."},
+     .help = "Its tokens; their texts are shown to who holds call_admin_api."},
     {.method = "POST",
      .path = "/api/v1/escs/{id}/auth_token",
      .access = "staff",

@@ -64,7 +64,12 @@ static int do_grant(struct trk_request *req, bool is_revoked, struct trk_err *er
     };
     int code = api_scope_param(req, &g.scope, err);
     if (code == 0) {
-        code = api_transaction(req, run_grant, &g, err);
+        const struct api_deed deed = {
+            .event_type = is_revoked ? "permission_revoked" : "permission_granted",
+            .job_name = g.family,
+            .properties = json_pack("{s:s,s:s?,s:s?}", "scope", g.scope, "esc_id", g.esc_id,
+                                    "job_family", g.source_family)};
+        code = api_transaction_audited(req, &deed, run_grant, &g, err);
     }
     return code < 0 ? code : trk_reply_null(req);
 }

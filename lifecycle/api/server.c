@@ -46,7 +46,7 @@ const char api_component_schemas[] =
     ",\"UserToken\":" OBJECT("\"username\":" STRING ",\"token\":" STRING ",\"is_staff\":" BOOLEAN)
     ",\"Esc\":" OBJECT("\"name\":" STRING ",\"id\":" STRING)
     ",\"EscAuth\":" OBJECT("\"id\":" STRING ",\"name\":" STRING
-        ",\"tokens\":{\"type\":\"array\",\"items\":" OBJECT("\"id\":" STRING ",\"token\":" STRING
+        ",\"tokens\":{\"type\":\"array\",\"items\":" OBJECT("\"id\":" STRING ",\"token\":" STRING_0
         ",\"expiry_time\":" TIME_0 ",\"active\":" BOOLEAN ",\"last_use_time\":" TIME_0) "}")
     ",\"Permission\":" OBJECT("\"subject_type\":{\"type\":\"string\",\"enum\":[\"user\",\"esc\","
         "\"job_family\"]},\"subject\":" STRING ",\"esc_id\":" STRING_0 ",\"scope\":" STRING
@@ -56,7 +56,7 @@ const char api_component_schemas[] =
         "\"exact_path\"]},\"valid_for_ms\":{\"type\":[\"integer\",\"null\"]},"
         "\"remote_gateway_url\":" STRING_0 ",\"remote_gateway_token\":" STRING_0)
     ",\"AuditEvent\":" OBJECT("\"id\":" STRING ",\"version\":" INTEGER ",\"timestamp\":" TIME
-        ",\"event_type\":" STRING ",\"properties\":{\"type\":[\"object\",\"null\"]},"
+        ",\"event_type\":" STRING ",\"properties\":{\"type\":\"object\"},"
         "\"username_executor\":" STRING_0 ",\"username_subject\":" STRING_0 ",\"job_name\":"
         STRING_0 ",\"job_version\":" STRING_0) "}";
 // clang-format on
@@ -73,16 +73,16 @@ static json_t *show_reason(struct trk_request *req, int status, const struct trk
 }
 
 /* Filled once: tables of other files are no constant expressions. */
-static struct trk_route_table tables[14];
+static struct trk_route_table tables[15];
 
 void api_options(struct lifecycle *lc, struct trk_http_options *ret)
 {
     static const char *const prefixes[] = {"/lifecycle", NULL};
     const struct trk_route_table *const all[] = {
-        &api_probe_routes,    &api_info_routes,  &api_deploy_routes, &api_job_routes,
-        &api_endpoint_routes, &api_log_routes,   &api_family_routes, &api_gateway_routes,
-        &api_auth_routes,     &api_grant_routes, &api_esc_routes,    &api_user_routes,
-        &api_event_routes,    &api_audit_routes,
+        &api_probe_routes,    &api_info_routes,  &api_deploy_routes,  &api_job_routes,
+        &api_endpoint_routes, &api_log_routes,   &api_family_routes,  &api_gateway_routes,
+        &api_auth_routes,     &api_grant_routes, &api_esc_routes,     &api_user_routes,
+        &api_event_routes,    &api_audit_routes, &api_session_routes,
     };
     _Static_assert(TRK_COUNT(all) == TRK_COUNT(tables), "every table is served");
     for (size_t i = 0; i < TRK_COUNT(all); i++) {

@@ -22,6 +22,7 @@ struct subject {
     const char *token_id; /* or NULL */
     const char *token;    /* the text presented */
     int64_t valid_for_ms; /* until that expires; 0: it does not */
+    bool is_session;      /* the token was made by a login with a password */
     bool is_staff, is_active;
     struct trk_token claims;
     const struct permission *permissions;

@@ -10,7 +10,7 @@ int audit_store_add(struct trk_pg *conn, const char *event_type, const char *use
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
-    trk_autofree char *text = properties != NULL ? trk_json_text(properties) : NULL;
+    trk_autofree char *text = properties != NULL ? trk_json_text(properties) : trk_xstrdup("{}");
     return trk_pg_query(conn, NULL, err,
                         "insert into registry_auditlogevent (id, event_type, properties, "
                         "username_executor, username_subject, job_name, job_version) values ($1, "
@@ -29,8 +29,9 @@ int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *
         "properties, username_executor, username_subject, job_name, job_version from "
         "registry_auditlogevent where ($1::text is null or job_name = $1) and ($2::text is null or "
         "job_version = $2) and ($3::text is null or username_executor = $3 or username_subject = "
-        "$3) order by timestamp desc limit $4",
-        "sssi", filter->job_name, filter->job_version, filter->related_to, filter->limit);
+        "$3) order by timestamp desc, id limit $4 offset $5",
+        "sssii", filter->job_name, filter->job_version, filter->related_to, filter->limit,
+        filter->offset);
     if (code < 0) {
         return code;
     }

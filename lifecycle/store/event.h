@@ -34,22 +34,24 @@ int event_store_after(struct trk_pg *conn, void *mem, int64_t after, int64_t lim
 int event_store_clean(struct trk_pg *conn, int64_t older_than_s,
                       struct trk_err *err) TRK_MUST_CHECK;
 
-/* Types: job_deployed job_redeployed job_deleted job_moved deployment_failed … `properties`
- * borrows, or NULL. */
+/* Types: job_deployed job_redeployed job_deleted job_moved deployment_failed; user_logged_in
+ * user_logged_out password_changed tokens_regenerated esc_created esc_token_created
+ * esc_token_revoked permission_granted permission_revoked public_endpoint_changed. `properties`
+ * borrows; NULL: {}. */
 int audit_store_add(struct trk_pg *conn, const char *event_type, const char *username_executor,
                     const char *username_subject, const char *job_name, const char *job_version,
                     const json_t *properties, struct trk_err *err) TRK_MUST_CHECK;
 
 struct audit_event {
     const char *id, *event_type;
-    const char *properties; /* JSON text, or NULL */
+    const char *properties; /* JSON text of an object */
     const char *username_executor, *username_subject, *job_name, *job_version; /* or NULL */
     int64_t version, timestamp;
 };
 struct audit_filter {
     const char *job_name, *job_version; /* or NULL */
     const char *related_to;             /* a user name: executor or subject; or NULL */
-    int64_t limit;
+    int64_t limit, offset;
 };
 /* Newest first. */
 int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *filter,

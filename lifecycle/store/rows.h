@@ -53,7 +53,8 @@ struct job *job_of_first_row(void *mem, const struct trk_pg_result *res);
  * `u` auth_user, `p` registry_authresourcepermission -- */
 
 #define TOKEN_COLUMNS                                                                              \
-    "t.id as token_id, t.active, t.expiry_time is not null and t.expiry_time <= now() as "         \
+    "t.id as token_id, t.active, t.is_session, t.expiry_time is not null and t.expiry_time <= "    \
+    "now() as "                                                                                    \
     "expired, case when t.expiry_time is null then 0 else greatest(1, extract(epoch from "         \
     "t.expiry_time - now()) * 1000)::bigint end as valid_for_ms, t.last_use_time is null or "      \
     "t.last_use_time < date_trunc('day', now()) as not_used_today, s.id as subject_id, "           \

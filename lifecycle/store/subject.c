@@ -85,6 +85,7 @@ int subject_of_rows(struct trk_pg *conn, void *mem, const struct trk_pg_result *
     }
     struct subject *subject = new_subject(mem, res);
     subject->token_id = row_text(subject, res, 0, "token_id");
+    subject->is_session = trk_pg_bool(res, 0, "is_session");
     subject->valid_for_ms = trk_pg_int(res, 0, "valid_for_ms");
     if (trk_pg_bool(res, 0, "not_used_today")) {
         int code = note_use(conn, subject->token_id, err);
@@ -124,6 +125,31 @@ int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, st
         return trk_err_set(err, TRK_NOT_FOUND, "who asked for this does not exist any more");
     }
     *ret = new_subject(mem, res);
+    return 0;
+}
+
+int subject_store_list(struct trk_pg *conn, void *mem, enum trk_subject_type type,
+                       struct subject_name **ret, size_t *ret_count, struct trk_err *err)
+{
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int code = trk_pg_query(
+        conn, &res, err,
+        "select * from (select s.id, case $1 when 'user' then (select username from auth_user u "
+        "where u.id = s.user_id) when 'esc' then s.esc_id else (select name from "
+        "registry_jobfamily f where f.id = s.job_family_id) end as name from registry_authsubject "
+        "s) all_subjects where name is not null order by name",
+        "s", trk_subject_type_name(type));
+    if (code < 0) {
+        return code;
+    }
+    int count = trk_pg_rows(res);
+    struct subject_name *list = row_array(mem, struct subject_name, count);
+    for (int row = 0; row < count; row++) {
+        list[row] = (struct subject_name){.id = row_text(list, res, row, "id"),
+                                          .name = row_text(list, res, row, "name")};
+    }
+    *ret = list;
+    *ret_count = (size_t)count;
     return 0;
 }
 

@@ -24,6 +24,13 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token, st
 int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,
                       struct trk_err *err) TRK_MUST_CHECK;
 
+/* All subjects of one type. */
+struct subject_name {
+    const char *id, *name; /* as their tokens call them: user name, ESC id, family name */
+};
+int subject_store_list(struct trk_pg *conn, void *mem, enum trk_subject_type type,
+                       struct subject_name **ret, size_t *ret_count,
+                       struct trk_err *err) TRK_MUST_CHECK;
 /* The subject of what `owner_id` names (auth_user.id as text, ESC id, family id); made when
  * missing. */
 int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type type,
@@ -41,12 +48,19 @@ int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
                        enum trk_subject_type type, const char *name, int64_t expiry_time,
                        const char *auth_key, const char **ret_token,
                        struct trk_err *err) TRK_MUST_CHECK;
+/* The token of a login with a password: it ends with the session, and after lifetime_s. */
+int session_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
+                         const char *username, int64_t lifetime_s, const char *auth_key,
+                         const char **ret_token, struct trk_err *err) TRK_MUST_CHECK;
+/* That session, or all of the subject's (NULL). Other tokens stay. */
+int session_store_end(struct trk_pg *conn, const char *subject_id, const char *token_id,
+                      struct trk_err *err) TRK_MUST_CHECK;
 /* Stores a given text (the dev profile's) unless the subject has it. */
 int token_store_put(struct trk_pg *conn, const char *subject_id, const char *token,
                     struct trk_err *err) TRK_MUST_CHECK;
 int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, struct token_row **ret,
                      size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
-/* The token that stays valid longest; TRK_NOT_FOUND when none is valid now. */
+/* The token that stays valid longest, sessions apart; TRK_NOT_FOUND when none is valid now. */
 int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
                         const char **ret_token, struct trk_err *err) TRK_MUST_CHECK;
 /* TRK_NOT_FOUND when the subject has no such token. */

@@ -88,24 +88,3 @@ int user_store_create(struct trk_pg *conn, void *mem, const char *username, cons
     return subject_store_ensure(conn, mem, TRK_SUBJECT_USER, trk_pg_text(res, 0, "id"),
                                 ret_subject_id, err);
 }
-
-int user_store_list(struct trk_pg *conn, void *mem, struct user **ret, size_t *ret_count,
-                    struct trk_err *err)
-{
-    trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select " COLUMNS " from auth_user u join registry_authsubject s on "
-                            "s.user_id = u.id order by u.username",
-                            "");
-    if (code < 0) {
-        return code;
-    }
-    int count = trk_pg_rows(res);
-    struct user *users = row_array(mem, struct user, count);
-    for (int row = 0; row < count; row++) {
-        fill(users, res, row, &users[row]);
-    }
-    *ret = users;
-    *ret_count = (size_t)count;
-    return 0;
-}

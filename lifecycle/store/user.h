@@ -26,8 +26,5 @@ int user_store_is_empty(struct trk_pg *conn, bool *ret, struct trk_err *err) TRK
 int user_store_create(struct trk_pg *conn, void *mem, const char *username, const char *hash,
                       bool is_active, bool is_staff, const char **ret_subject_id,
                       struct trk_err *err) TRK_MUST_CHECK;
-/* Names of all who have a subject, for rotating tokens. */
-int user_store_list(struct trk_pg *conn, void *mem, struct user **ret, size_t *ret_count,
-                    struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

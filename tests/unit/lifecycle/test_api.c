@@ -381,6 +381,183 @@ START_TEST(users_change_their_password_and_tokens)
 }
 END_TEST
 
+static const char *log_in(const char *username, const char *password)
+{
+    struct answer a = call("POST", "/api/v1/users/login", NULL,
+                           json_pack("{s:s,s:s}", "username", username, "password", password));
+    ck_assert_msg(a.status == 200, "%s", a.text);
+    const char *token = talloc_strdup(api.mem, text_in(&a, "token"));
+    json_decref(a.body);
+    return token;
+}
+
+static const char *new_user(const char *name, const char *password, bool is_staff,
+                            const char **ret_token)
+{
+    char hash[TRK_PASSWORD_HASH_SIZE];
+    const char *subject;
+    trk_pg_auto struct trk_pg *conn = acquire();
+    must(trk_password_hash(password, hash, &api.err));
+    must(user_store_create(conn, api.mem, name, hash, true, is_staff, &subject, &api.err));
+    must(token_store_create(conn, api.mem, subject, TRK_SUBJECT_USER, name, 0, api.lc.auth_key,
+                            ret_token, &api.err));
+    return subject;
+}
+
+static int who_is(const char *token)
+{
+    return status_of("GET", "/api/v1/users/validate_user_auth", token, NULL);
+}
+
+START_TEST(a_session_ends_with_logout_and_with_the_password)
+{
+    const char *lasting;
+    (void)new_user("dora@x", "first password", false, &lasting);
+    const char *one = log_in("dora@x", "first password"), *two = log_in("dora@x", "first password");
+    ck_assert_str_ne(one, two);
+    ck_assert_int_eq(who_is(one), 200);
+    ck_assert_int_eq(status_of("GET", "/api/v1/users/logout", one, NULL), 200);
+    ck_assert_int_eq(who_is(one), 401);
+    ck_assert_int_eq(who_is(two), 200);
+    ck_assert_int_eq(status_of("GET", "/api/v1/users/logout", one, NULL), 200); /* once more */
+    ck_assert_int_eq(status_of("GET", "/api/v1/users/logout", lasting, NULL), 200);
+    ck_assert_int_eq(who_is(lasting), 200); /* no session */
+    ck_assert_int_eq(status_of("PUT", "/api/v1/users/change_password", two,
+                               json_pack("{s:s,s:s}", "old_password", "first password",
+                                         "new_password", "second password")),
+                     200);
+    ck_assert_int_eq(who_is(two), 401);
+    ck_assert_int_eq(who_is(lasting), 200);
+    struct answer own = call("GET", "/api/v1/users/dora@x/profile",
+                             log_in("dora@x", "second password"), NULL);
+    ck_assert_str_eq(text_in(&own, "token"), lasting); /* a session's is not shown as the user's */
+    json_decref(own.body);
+    ck_assert_int_eq(status_of("GET", "/api/v1/users/dora@x/profile", ADMIN, NULL), 403);
+    const char *last = log_in("dora@x", "second password");
+    sql("update registry_authtoken set expiry_time = now() - interval '1 s' where is_session");
+    ck_assert_int_eq(who_is(last), 401);
+    for (int i = 0; i < 60; i++) {
+        trk_pg_auto struct trk_pg *conn = acquire();
+        struct user *user;
+        must(user_store_get(conn, api.mem, "dora@x", &user, &api.err));
+        must(session_store_create(conn, api.mem, user->subject_id, "dora@x", 60, api.lc.auth_key,
+                                  &last, &api.err));
+    }
+    trk_pg_auto struct trk_pg *conn = acquire();
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    must(trk_pg_query(conn, &res, &api.err,
+                      "select 1 from registry_authtoken t join registry_authsubject s on s.id = "
+                      "t.auth_subject_id join auth_user u on u.id = s.user_id where is_session and "
+                      "username = 'dora@x'",
+                      ""));
+    ck_assert_int_eq(trk_pg_rows(res), 50);
+    ck_assert_int_eq(who_is(last), 200);
+}
+END_TEST
+
+START_TEST(wrong_passwords_make_wait)
+{
+    int status = 401, tries = 0;
+    while (status == 401 && tries < 30) {
+        tries++;
+        status = status_of("POST", "/api/v1/users/login", NULL,
+                           json_pack("{s:s,s:s}", "username", "nobody@x", "password", "guess"));
+    }
+    ck_assert_int_eq(status, 429);
+    ck_assert_int_eq(tries, 11);
+    struct answer a = call("POST", "/api/v1/users/login", NULL,
+                           json_pack("{s:s,s:s}", "username", "nobody@x", "password", "guess"));
+    ck_assert_int_eq(a.status, 429);
+    ck_assert_ptr_nonnull(strstr(text_in(&a, "error"), "too many wrong passwords, try again in "));
+    json_decref(a.body);
+    (void)log_in("admin", "admin"); /* another name may */
+}
+END_TEST
+
+START_TEST(the_staff_sees_tokens_of_escs_without_their_texts)
+{
+    const char *staff, *subject;
+    (void)new_user("eve@x", "some password", true, &staff);
+    const char *token = new_esc("guarded", &subject);
+    struct answer a = call("GET", "/api/v1/escs/guarded/auth_data", staff, NULL);
+    ck_assert_int_eq(a.status, 200);
+    ck_assert_ptr_null(strstr(a.text, token));
+    ck_assert_uint_eq(json_array_size(json_object_get(a.body, "tokens")), 1);
+    json_decref(a.body);
+    ck_assert_int_eq(status_of("GET", "/api/v1/auth/token/esc/guarded", staff, NULL), 403);
+    a = call("GET", "/api/v1/escs/guarded/auth_data", ADMIN, NULL);
+    ck_assert_ptr_nonnull(strstr(a.text, token));
+    json_decref(a.body);
+}
+END_TEST
+
+START_TEST(tokens_of_a_kind_are_replaced_together)
+{
+    const char *subject;
+    const char *old = new_esc("rotated", &subject);
+    ck_assert_int_eq(status_of("GET", "/api/v1/auth/token/esc/regenerate", ADMIN, NULL), 404);
+    ck_assert_int_eq(status_of("POST", "/api/v1/auth/token/esc/regenerate", old, NULL), 403);
+    ck_assert_int_eq(status_of("POST", "/api/v1/auth/token/esc/regenerate", ADMIN, NULL), 200);
+    ck_assert_int_eq(status_of("GET", "/api/v1/info/plugins", old, NULL), 200);
+    ck_assert_int_eq(status_of("GET", "/api/v1/audit/events", old, NULL), 401);
+    struct answer a = call("GET", "/api/v1/auth/token/esc/rotated", ADMIN, NULL);
+    ck_assert_int_eq(status_of("GET", "/api/v1/audit/events", text_in(&a, "token"), NULL), 200);
+    json_decref(a.body);
+    new_job("rotating", "1.0.0", JOB_RUNNING);
+    ck_assert_int_eq(status_of("POST", "/api/v1/auth/token/job_family/regenerate", ADMIN, NULL),
+                     200);
+    const char *frank;
+    (void)new_user("frank@x", "some password", false, &frank);
+    sql("insert into registry_authresourcepermission (auth_subject_id, scope) select s.id, "
+        "'call_admin_api' from registry_authsubject s join auth_user u on u.id = s.user_id where "
+        "u.username = 'frank@x'");
+    ck_assert_int_eq(status_of("POST", "/api/v1/auth/token/user/all/regenerate", frank, NULL), 200);
+    ck_assert_int_eq(who_is(frank), 401);
+    ck_assert_int_eq(who_is(ADMIN), 401);
+    sql("update registry_authtoken set active = true where token like '%'"); /* for other tests */
+    ck_assert_int_eq(who_is(ADMIN), 200);
+}
+END_TEST
+
+START_TEST(what_is_done_to_rights_is_written_down)
+{
+    const char *subject, *other, *none;
+    sql("delete from registry_auditlogevent");
+    new_job("watched", "1.0.0", JOB_RUNNING);
+    (void)new_user("gil@x", "some password", false, &none);
+    const char *token = log_in("gil@x", "some password");
+    ck_assert_int_eq(status_of("POST", "/api/v1/escs", ADMIN,
+                               json_pack("{s:s,s:s}", "name", "w", "id", "watcher")),
+                     200);
+    const char *grant_path = "/api/v1/auth/allow/esc/watcher/job/watched/scope/call_job";
+    ck_assert_int_eq(status_of("POST", grant_path, ADMIN, NULL), 200);
+    ck_assert_int_eq(status_of("DELETE", grant_path, ADMIN, NULL), 200);
+    ck_assert_int_eq(status_of("DELETE", grant_path, ADMIN, NULL), 404); /* nothing was done */
+    static const char *const types[] = {"permission_revoked", "permission_granted", "esc_created",
+                                        "user_logged_in"};
+    struct answer all = call("GET", "/api/v1/audit/events", ADMIN, NULL);
+    ck_assert_uint_eq(json_array_size(all.body), TRK_COUNT(types));
+    for (size_t i = 0; i < TRK_COUNT(types); i++) {
+        const json_t *e = json_array_get(all.body, i);
+        ck_assert_str_eq(trk_json_string_or(e, "event_type", ""), types[i]);
+        ck_assert(json_is_object(json_object_get(e, "properties")));
+        ck_assert_str_eq(trk_json_string_or(e, "username_executor", ""), i < 3 ? "admin" : "gil@x");
+    }
+    json_decref(all.body);
+    struct answer own = call("GET", "/api/v1/audit/events", token, NULL);
+    ck_assert_uint_eq(json_array_size(own.body), 1);
+    json_decref(own.body);
+    struct answer nothing = call("GET", "/api/v1/audit/events", new_esc("blind", &other), NULL);
+    ck_assert_uint_eq(json_array_size(nothing.body), 0);
+    json_decref(nothing.body);
+    const char *reader = new_esc("reader", &subject);
+    grant(subject, SCOPE_READ_JOB, "watched", NULL);
+    struct answer some = call("GET", "/api/v1/audit/events/job/watched", reader, NULL);
+    ck_assert_uint_eq(json_array_size(some.body), 2); /* of the family */
+    json_decref(some.body);
+}
+END_TEST
+
 /* -- deployments: what is refused before anything happens -- */
 
 START_TEST(a_bad_manifest_comes_back_with_every_fault)
@@ -500,6 +677,11 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, the_fatman_era_reads_its_own_keys);
     tcase_add_test(tcase, login_gives_the_token_and_says_no_more);
     tcase_add_test(tcase, users_change_their_password_and_tokens);
+    tcase_add_test(tcase, a_session_ends_with_logout_and_with_the_password);
+    tcase_add_test(tcase, wrong_passwords_make_wait);
+    tcase_add_test(tcase, the_staff_sees_tokens_of_escs_without_their_texts);
+    tcase_add_test(tcase, tokens_of_a_kind_are_replaced_together);
+    tcase_add_test(tcase, what_is_done_to_rights_is_written_down);
     tcase_add_test(tcase, a_bad_manifest_comes_back_with_every_fault);
     tcase_add_test(tcase, a_deployment_is_found_behind_those_of_others);
     tcase_add_test(tcase, what_fails_after_acceptance_is_no_refusal);

@@ -206,8 +206,7 @@ START_TEST(audit_events_tell_details_to_who_may_read_the_job)
     static const char path[] = "/api/v1/audit/events/job/audited";
     struct answer before = call("GET", path, token, NULL);
     ck_assert_int_eq(before.status, 200);
-    ck_assert_uint_eq(json_array_size(before.body), 1);
-    ck_assert_ptr_null(strstr(before.text, "s3cret"));
+    ck_assert_uint_eq(json_array_size(before.body), 0);
     grant(subject, SCOPE_READ_JOB, "audited", NULL);
     struct answer after = call("GET", path, token, NULL);
     ck_assert_ptr_nonnull(strstr(after.text, "s3cret"));

@@ -2,10 +2,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/domain/subject.h"
+#include "lifecycle/domain/throttle.h"
 
 /* -- permissions -- */
 
@@ -94,6 +96,52 @@ START_TEST(both_eras_name_scopes)
 }
 END_TEST
 
+#define S TRK_NS_PER_S
+
+START_TEST(who_fails_often_waits)
+{
+    struct throttle *t = throttle_new(3, 10000);
+    int64_t now = 1000 * S;
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(throttle_wait_ms(t, "alice", 1, now), 0);
+        throttle_note_failure(t, "alice", 1, now);
+    }
+    ck_assert_int_gt(throttle_wait_ms(t, "alice", 1, now), 9000);
+    ck_assert_int_le(throttle_wait_ms(t, "alice", 1, now), 10001);
+    ck_assert_int_eq(throttle_wait_ms(t, "bob", 1, now), 0);
+    now += 10 * S + 1;
+    ck_assert_int_eq(throttle_wait_ms(t, "alice", 1, now), 0); /* once */
+    throttle_note_failure(t, "alice", 1, now);
+    ck_assert_int_gt(throttle_wait_ms(t, "alice", 1, now), 0);
+    now += 30 * S;
+    for (int i = 0; i < 30; i++) { /* an address has ten times as many */
+        ck_assert_int_eq(throttle_wait_ms(t, "address", 10, now), 0);
+        throttle_note_failure(t, "address", 10, now);
+    }
+    ck_assert_int_gt(throttle_wait_ms(t, "address", 10, now), 0);
+    throttle_free(t);
+}
+END_TEST
+
+START_TEST(a_flood_of_names_makes_nobody_free)
+{
+    struct throttle *t = throttle_new(3, 10000);
+    char name[32];
+    for (int i = 0; i < 3; i++) {
+        throttle_note_failure(t, "alice", 1, S);
+    }
+    int waiting = 0;
+    for (int i = 0; i < 500; i++) {
+        (void)snprintf(name, sizeof(name), "user-%d", i);
+        waiting += throttle_wait_ms(t, name, 1, S) > 0;
+        throttle_note_failure(t, name, 1, S);
+    }
+    ck_assert_int_gt(throttle_wait_ms(t, "alice", 1, S), 0);
+    ck_assert_int_le(waiting, 5); /* a shared place alone stops nobody */
+    throttle_free(t);
+}
+END_TEST
+
 START_TEST(subjects_are_called_by_kind_and_name)
 {
     char text[64];
@@ -116,6 +164,8 @@ int main(void)
     tcase_add_test(tcase, full_access_to_one_job_is_not_the_admin_api);
     tcase_add_test(tcase, internal_tokens_have_the_scopes_they_name_and_no_others);
     tcase_add_test(tcase, both_eras_name_scopes);
+    tcase_add_test(tcase, who_fails_often_waits);
+    tcase_add_test(tcase, a_flood_of_names_makes_nobody_free);
     tcase_add_test(tcase, subjects_are_called_by_kind_and_name);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);

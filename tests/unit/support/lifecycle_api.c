@@ -9,6 +9,7 @@
 #include "libtrack/data/json.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
+#include "lifecycle/domain/throttle.h"
 #include "lifecycle/store/esc.h"
 #include "lifecycle/store/migrations.h"
 #include "lifecycle/store/subject.h"
@@ -143,6 +144,7 @@ static void start(void)
     api.lc.pool = trk_pg_pool_new(&api.lc.pg_options);
     api.lc.metrics = trk_metrics_new();
     api.lc.events = event_hub_new(&api.lc);
+    api.lc.logins = throttle_new(config.login_failures_max, config.login_failure_wait_s * 1000);
     api_metrics_register(&api.lc);
     need(migrations_run(api.lc.pool, NULL, &api.err));
     need(bootstrap_run(&api.lc, &api.err));
@@ -160,6 +162,7 @@ static void stop(void)
     event_hub_stop(api.lc.events);
     trk_http_server_stop(api.server, 5000);
     event_hub_free(api.lc.events);
+    throttle_free(api.lc.logins);
     trk_metrics_free(api.lc.metrics);
     trk_pg_pool_free(api.lc.pool);
     trk_config_fini(&lifecycle_config_table, &config);
