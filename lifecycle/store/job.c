@@ -2,7 +2,6 @@
 
 #include "libtrack/base/clock.h"
 #include "libtrack/data/version.h"
-#include "lifecycle/store/queue.h"
 #include "lifecycle/store/rows.h"
 
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct job *job)
@@ -232,12 +231,4 @@ int job_store_count(struct trk_pg *conn, const char *const *statuses, size_t cou
         }
     }
     return code;
-}
-
-int job_store_note_call(struct trk_pg *conn, const char *id, int64_t time, struct trk_err *err)
-{
-    return trk_pg_query(conn, NULL, err,
-                        "update registry_job set last_call_time = greatest(last_call_time, "
-                        "to_timestamp($2)) where id = $1 and " ASYNC_COMMIT,
-                        "si", id, time);
 }

@@ -53,9 +53,6 @@ int job_store_set_status(struct trk_pg *conn, const char *name, const char *vers
 /* ret_counts[i]: how many jobs have statuses[i]. */
 int job_store_count(struct trk_pg *conn, const char *const *statuses, size_t count,
                     int64_t *ret_counts, struct trk_err *err) TRK_MUST_CHECK;
-/* A call at that time (Unix seconds); earlier ones than the last known change nothing. */
-int job_store_note_call(struct trk_pg *conn, const char *id, int64_t time,
-                        struct trk_err *err) TRK_MUST_CHECK;
 /* What hinders a job whose status stays as it is. */
 int job_store_set_error(struct trk_pg *conn, const char *name, const char *version,
                         const char *error, struct trk_err *err) TRK_MUST_CHECK;

@@ -54,7 +54,7 @@ struct supervisor {
     size_t revival_count;
     char (*orphans)[40]; /* reported already */
     size_t orphan_count;
-    int64_t next_usage_ns, next_clean_ns;
+    int64_t next_clean_ns;
     bool is_hurried; /* something is coming back: look again soon */
     struct trk_metric *is_leader, *jobs_by_status, *orphan_gauge, *revived;
 };
@@ -70,9 +70,8 @@ void supervisor_revive(struct supervisor *s, const struct infra_target *target,
  * again is of little use. */
 int64_t supervisor_revival_pause_ms(unsigned attempts, bool is_image_gone);
 void supervisor_forget_revival(struct supervisor *s, const char *generation_id);
-/* usage.c */
+/* clean.c */
 void supervisor_count_jobs(struct supervisor *s);
-void supervisor_read_usage(struct supervisor *s); /* last_call_time from the jobs' metrics */
 void supervisor_clean(struct supervisor *s);
 
 #endif

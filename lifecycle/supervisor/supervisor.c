@@ -9,7 +9,7 @@
 #include "lifecycle/store/leader.h"
 #include "lifecycle/supervisor/internal.h"
 
-enum { HURRIED_MS = 100, USAGE_S = 30, FIRST_CLEAN_S = 60 };
+enum { HURRIED_MS = 100, FIRST_CLEAN_S = 60 };
 
 /* -- leading -- */
 
@@ -77,10 +77,6 @@ static void look_around(struct supervisor *s)
         return;
     }
     supervisor_count_jobs(s);
-    if (now >= s->next_usage_ns) {
-        supervisor_read_usage(s);
-        s->next_usage_ns = now + USAGE_S * TRK_NS_PER_S;
-    }
     if (now >= s->next_clean_ns) {
         supervisor_clean(s);
         s->next_clean_ns = now + s->lc->config->retention_interval_s * TRK_NS_PER_S;
@@ -121,7 +117,6 @@ static void *supervisor_main(void *arg)
 {
     struct supervisor *s = arg;
     s->client = trk_http_client_new();
-    s->next_usage_ns = trk_now_ns() + USAGE_S * TRK_NS_PER_S;
     int64_t clean_s = s->lc->config->retention_interval_s;
     s->next_clean_ns = trk_now_ns() +
                        (clean_s < FIRST_CLEAN_S ? clean_s : FIRST_CLEAN_S) * TRK_NS_PER_S;

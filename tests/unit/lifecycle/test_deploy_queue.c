@@ -97,8 +97,7 @@ static const char server_script[] =
     "            if has('arm-observe'): os.rename(root+'/arm-observe',root+'/kill-observe')\n"
     "            ok=not has('unready'); "
     "self.send(200 if ok else 500,json.dumps(dict(ready=ok)))\n"
-    "        else: self.send(200,open(root+'/metrics').read() if has('metrics') else "
-    "'last_call_timestamp 1700000000\\n','text/plain')\n"
+    "        else: self.send(404,'{}')\n"
     "s=http.server.ThreadingHTTPServer(('127.0.0.1',0),H)\n"
     "print(s.server_address[1],flush=True)\n"
     "s.serve_forever()\n";
@@ -1121,33 +1120,6 @@ START_TEST(waiting_for_a_change_ends_with_it)
 }
 END_TEST
 
-START_TEST(times_of_last_calls_that_cannot_be_are_not_taken)
-{
-    static const char *const said[] = {"9000000000000", "1e300", "nan", "-1e300", "-5", "x"};
-    struct trk_proc worker;
-    start_worker(&worker);
-    deploy_well("adder", "1.0.0", "code", false);
-    stop_worker(&worker);
-    struct supervisor s = {.lc = &lc, .client = trk_http_client_new()};
-    for (size_t i = 0; i < TRK_COUNT(said); i++) {
-        drop("metrics");
-        trk_autofree char *line = trk_xasprintf("last_call_timestamp %s", said[i]);
-        append("metrics", line);
-        supervisor_read_usage(&s);
-        ck_assert_str_eq(
-            value("select last_call_time::text as v from registry_job where name = $1", "adder"),
-            "");
-    }
-    drop("metrics");
-    supervisor_read_usage(&s);
-    ck_assert_str_eq(value("select extract(epoch from last_call_time)::bigint::text as v from "
-                           "registry_job where name = $1",
-                           "adder"),
-                     "1700000000");
-    trk_http_client_free(s.client);
-}
-END_TEST
-
 START_TEST(supervisor_follows_crash_loss_and_return)
 {
     struct trk_proc worker;
@@ -1387,7 +1359,6 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, wrong_manifests_list_every_fault);
     tcase_add_test(tcase, a_deployment_that_kills_its_worker_is_given_up);
     tcase_add_test(tcase, waiting_for_a_change_ends_with_it);
-    tcase_add_test(tcase, times_of_last_calls_that_cannot_be_are_not_taken);
     tcase_add_test(tcase, supervisor_follows_crash_loss_and_return);
     tcase_add_test(tcase, a_job_that_is_not_ready_any_more_is_an_error_until_it_is);
     tcase_add_test(tcase, a_supervisor_without_descriptors_blames_no_job);
