@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -35,7 +36,7 @@ struct pub_feed {
     struct pub_stats stats;
     pthread_t reader, chores;
     bool runs;
-    volatile bool is_over; /* asked by libcurl too; written with the lock held */
+    atomic_bool is_over; /* asked by libcurl too; written with the lock held */
     _Atomic bool is_open;
     _Atomic int64_t heard_ns; /* NEVER: never */
     /* Guarded by the lock: the table's writing side, and what follows. */

@@ -10,6 +10,7 @@
 #define IMAGE_BUILDER_BUILD_BUILD_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 
 #include "image_builder/build/depot.h"
@@ -41,7 +42,7 @@ struct build {
     struct trk_python_spec python;
     struct build_log *log;
     struct build_secrets secrets;
-    const volatile bool *cancel;
+    const atomic_bool *cancel;
     void (*on_phase)(void *ctx, const char *phase); /* may be NULL */
     void *ctx;
     char phase[64];

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 
@@ -22,7 +23,7 @@ struct proxy {
     struct proxy_options options;
     int listener;
     char *path;
-    volatile bool stop;
+    atomic_bool stop;
     pthread_t thread;
     pthread_mutex_t lock;
     unsigned refs; /* of proxy_stop's caller and of the connections, which may outlive it */

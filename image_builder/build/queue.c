@@ -28,7 +28,7 @@ struct build_queue {
 struct build_job {
     struct build_queue *queue;
     json_t *body;
-    volatile bool cancel;
+    atomic_bool cancel;
     unsigned refs;
     bool is_done;
     struct trk_buf lines; /* for whoever waits; what does not fit is left out there */
@@ -323,7 +323,8 @@ int build_job_start(struct build_queue *queue, const json_t *body, struct build_
     }
     struct build_job *job = trk_xcalloc(1, sizeof(*job));
     job->queue = queue;
-    job->body = json_incref((json_t *)(uintptr_t)body);
+    job->body = json_deep_copy(
+        body); /* its thread and the request's count no references together */
     job->refs = 2;
     trk_buf_init(&job->lines, LINES_MAX);
     (void)pthread_mutex_init(&job->lock, NULL);

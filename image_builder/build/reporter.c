@@ -1,6 +1,7 @@
 #include "image_builder/build/reporter.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "libtrack/base/clock.h"
 #include "libtrack/base/log.h"
@@ -25,7 +26,7 @@ struct reporter {
     const char *sending;   /* deployment of the call under way, or NULL */
     int64_t rest_until_ns; /* lifecycle did not answer: leave it alone for a while */
     bool is_stopping, has_thread;
-    volatile bool cancel;
+    atomic_bool cancel;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;

@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -33,7 +34,7 @@ static bool carry(int from, int to)
     return false;
 }
 
-void shuttle(int a, int b, const volatile bool *stop)
+void shuttle(int a, int b, const atomic_bool *stop)
 {
     struct pollfd fds[2] = {{.fd = a, .events = POLLIN}, {.fd = b, .events = POLLIN}};
     while ((fds[0].fd >= 0 || fds[1].fd >= 0) && (stop == NULL || !*stop)) {

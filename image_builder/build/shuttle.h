@@ -5,9 +5,10 @@
 #ifndef IMAGE_BUILDER_BUILD_SHUTTLE_H
 #define IMAGE_BUILDER_BUILD_SHUTTLE_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 
 /* Borrows both. `stop` (may be NULL) is looked at five times a second. */
-void shuttle(int a, int b, const volatile bool *stop);
+void shuttle(int a, int b, const atomic_bool *stop);
 
 #endif

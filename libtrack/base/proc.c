@@ -5,6 +5,7 @@
 #include <grp.h>
 #include <poll.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -584,7 +585,7 @@ static bool run_read(struct run *run)
 }
 
 /* Until the command itself has ended (left zombie, so that its group stays ours to kill). */
-static int run_loop(struct run *run, int64_t timeout_ms, const volatile bool *cancel,
+static int run_loop(struct run *run, int64_t timeout_ms, const atomic_bool *cancel,
                     const char *name, struct trk_err *err)
 {
     int64_t deadline = trk_now_ns() + timeout_ms * TRK_NS_PER_MS;
@@ -654,7 +655,7 @@ static int input_file(const void *input, size_t len, int *ret_fd, struct trk_err
 int trk_proc_run(const struct trk_proc_options *options, const void *input, size_t input_len,
                  int64_t timeout_ms, struct trk_buf *output,
                  void (*on_output)(void *ctx, const char *bytes, size_t len), void *ctx,
-                 const volatile bool *cancel, int *ret_exit_code, struct trk_err *err)
+                 const atomic_bool *cancel, int *ret_exit_code, struct trk_err *err)
 {
     struct trk_proc_options own = *options;
     own.new_session = true; /* its own group, to be killed as one */

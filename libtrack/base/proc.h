@@ -9,6 +9,7 @@
 #ifndef LIBTRACK_PROC_H
 #define LIBTRACK_PROC_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/resource.h>
@@ -77,7 +78,6 @@ int trk_proc_wait(struct trk_proc *proc, int64_t timeout_ms, int *ret_status,
 int trk_proc_run(const struct trk_proc_options *options, const void *input, size_t input_len,
                  int64_t timeout_ms, struct trk_buf *output,
                  void (*on_output)(void *ctx, const char *bytes, size_t len), void *ctx,
-                 const volatile bool *cancel, int *ret_exit_code,
-                 struct trk_err *err) TRK_MUST_CHECK;
+                 const atomic_bool *cancel, int *ret_exit_code, struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -17,6 +17,7 @@
 #define LIBTRACK_HTTP_CLIENT_H
 
 #include <jansson.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -48,7 +49,7 @@ struct trk_http_call {
     /* Told of each socket it opens; borrows the descriptor for the call. */
     void (*on_socket)(void *ctx, int fd);
     void *ctx;
-    const volatile bool *cancel; /* asked about once a second; TRK_CANCELLED */
+    const atomic_bool *cancel; /* asked about once a second; TRK_CANCELLED */
 };
 struct trk_http_answer {
     int status;

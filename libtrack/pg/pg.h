@@ -18,6 +18,7 @@
 #ifndef LIBTRACK_PG_H
 #define LIBTRACK_PG_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -104,6 +105,6 @@ int trk_pg_migrate(struct trk_pg_pool *pool, const struct trk_migration *migrati
  * yourself. Returns when *stop is true. */
 void trk_pg_listen(const struct trk_pg_options *options, const char *channel,
                    void (*on_notify)(void *ctx, const char *payload), void *ctx,
-                   const volatile bool *stop);
+                   const atomic_bool *stop);
 
 #endif

@@ -1,5 +1,6 @@
 #include <errno.h>
 #include <poll.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include "libtrack/base/clock.h"
@@ -10,7 +11,7 @@
 #define BACKOFF_MIN_MS 100
 #define BACKOFF_MAX_MS 2000
 
-static bool is_told(const volatile bool *stop)
+static bool is_told(const atomic_bool *stop)
 {
     return __atomic_load_n(stop, __ATOMIC_ACQUIRE);
 }
@@ -41,7 +42,7 @@ static void deliver(PGconn *link, void (*on_notify)(void *ctx, const char *paylo
 
 /* Until the link breaks or it is time to stop. */
 static void follow(PGconn *link, void (*on_notify)(void *ctx, const char *payload), void *ctx,
-                   const volatile bool *stop)
+                   const atomic_bool *stop)
 {
     deliver(link, on_notify, ctx);
     while (!is_told(stop)) {
@@ -60,7 +61,7 @@ static void follow(PGconn *link, void (*on_notify)(void *ctx, const char *payloa
     }
 }
 
-static void pause_ms(int64_t ms, const volatile bool *stop)
+static void pause_ms(int64_t ms, const atomic_bool *stop)
 {
     for (int64_t slept = 0; slept < ms && !is_told(stop); slept += BACKOFF_MIN_MS) {
         trk_sleep_ms(BACKOFF_MIN_MS);
@@ -69,7 +70,7 @@ static void pause_ms(int64_t ms, const volatile bool *stop)
 
 void trk_pg_listen(const struct trk_pg_options *options, const char *channel,
                    void (*on_notify)(void *ctx, const char *payload), void *ctx,
-                   const volatile bool *stop)
+                   const atomic_bool *stop)
 {
     struct trk_pg_options own = *options;
     if (own.statement_timeout_ms == 0) {

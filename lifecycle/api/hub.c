@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
@@ -33,7 +34,7 @@ struct event_hub {
     unsigned streams;
     uint64_t connected, disconnected;
     bool closing;
-    volatile bool stop;
+    atomic_bool stop;
     bool runs;
     pthread_t listener, reader;
 };

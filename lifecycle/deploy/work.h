@@ -10,6 +10,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "libtrack/http/http_client.h"
 #include "lifecycle/config.h"
@@ -32,7 +33,7 @@ struct work {
     json_t *manifest;                  /* checked */
     const struct infra_target *target; /* NULL when it does not exist (any more) */
     struct trk_http_client *client;
-    volatile bool cancel; /* lease lost or shutdown: stop waiting */
+    atomic_bool cancel; /* lease lost or shutdown: stop waiting */
     bool is_abandoned, is_finished;
 };
 

@@ -1,5 +1,6 @@
 /* The event stream: at once, in order, resumable, honest about what was missed. */
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <talloc.h>
@@ -16,7 +17,7 @@ struct listening {
     pthread_mutex_t lock;
     char text[1 << 18];
     size_t len;
-    volatile bool stop;
+    atomic_bool stop;
     const char *url, *last_id, *token;
 };
 

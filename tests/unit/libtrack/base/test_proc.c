@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -135,7 +136,7 @@ START_TEST(test_background_child_holding_the_output_does_not_hang_run)
 }
 END_TEST
 
-static volatile bool cancelled;
+static atomic_bool cancelled;
 static void cancel_on_output(void *ctx, const char *bytes, size_t len)
 {
     (void)ctx, (void)bytes, (void)len;

@@ -2,6 +2,7 @@
 #include <check.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
@@ -267,7 +268,7 @@ START_TEST(test_timeouts)
 }
 END_TEST
 
-static volatile bool cancel;
+static atomic_bool cancel;
 static void *cancel_soon(void *arg)
 {
     struct raw_peer *peer = arg;

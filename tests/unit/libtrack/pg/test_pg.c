@@ -1,5 +1,6 @@
 #include <check.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 
 #include "libtrack/base/clock.h"
@@ -418,7 +419,7 @@ struct listening {
     pthread_mutex_t lock;
     int connects;
     char last[32];
-    bool stop;
+    atomic_bool stop;
 };
 
 static void on_notify(void *ctx, const char *payload)
@@ -469,7 +470,7 @@ START_TEST(listening_goes_on_after_a_crash)
     ck_assert(heard(&l, 2, "one"));
     (void)number(pool, "select 1 as n from pg_notify('test_channel', 'two')");
     ck_assert(heard(&l, 2, "two"));
-    __atomic_store_n(&l.stop, true, __ATOMIC_RELEASE);
+    atomic_store(&l.stop, true);
     (void)pthread_join(thread, NULL);
     trk_pg_pool_free(pool);
 }
