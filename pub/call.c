@@ -125,9 +125,28 @@ static void nobody_there(struct pub_client *c)
     }
 }
 
+/* It is not the job that is at fault. */
+static void exhausted(struct pub_client *c, int error)
+{
+    trk_log_error("no connection to a job can be opened", "error", strerror(error), "tracing_id",
+                  c->tracing_id, NULL);
+    pub_stat(&c->worker->stats, PUB_REJECTED);
+    pub_reply_job_error(c, 503,
+                        error == EMFILE || error == ENFILE
+                            ? "the gateway has no file descriptor left (raise its limit, "
+                              "RLIMIT_NOFILE); retry later"
+                            : "the gateway cannot open another connection; retry later",
+                        strerror(error));
+    pub_call_end(c, 503, false);
+}
+
 /* Nothing was sent: another replica, then what the table says now. */
 static void connect_failed(struct pub_client *c, int error)
 {
+    if (pub_up_is_exhausted(error)) {
+        exhausted(c, error);
+        return;
+    }
     pub_host_failed(c->up->host);
     pub_up_put(TRK_STEAL(c->up), false);
     if (++c->hosts_tried < c->target->host_count) {

@@ -78,6 +78,18 @@ int pub_loop_add(struct pub_loop *loop, struct pub_watch *watch, uint32_t events
     return epoll_ctl(loop->epoll_fd, EPOLL_CTL_ADD, watch->fd, &event) < 0 ? -errno : 0;
 }
 
+void pub_loop_change(struct pub_loop *loop, struct pub_watch *watch, uint32_t events)
+{
+    struct epoll_event event = {.events = events, .data.ptr = watch};
+    (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_MOD, watch->fd, &event);
+}
+
+void pub_loop_release(struct pub_loop *loop, struct pub_watch *watch)
+{
+    (void)epoll_ctl(loop->epoll_fd, EPOLL_CTL_DEL, watch->fd, NULL);
+    watch->fd = -1;
+}
+
 void pub_loop_close(struct pub_watch *watch)
 {
     if (watch->fd >= 0) {

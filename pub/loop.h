@@ -50,10 +50,14 @@ struct pub_loop {
 int pub_loop_init(struct pub_loop *loop, void *ctx, struct trk_err *err) TRK_MUST_CHECK;
 /* Runs the messages that came after the last turn. */
 void pub_loop_flush(struct pub_loop *loop);
-/* Frees what was buried. A resolver may still post: that is dropped. */
+/* Frees what was buried. */
 void pub_loop_fini(struct pub_loop *loop);
 /* 0 or -errno; the watch must live until pub_loop_close. */
 int pub_loop_add(struct pub_loop *loop, struct pub_watch *watch, uint32_t events);
+/* Other events from now on. */
+void pub_loop_change(struct pub_loop *loop, struct pub_watch *watch, uint32_t events);
+/* Ends the registration; the descriptor is another's to close. */
+void pub_loop_release(struct pub_loop *loop, struct pub_watch *watch);
 /* Closes the descriptor, which also ends its registration. */
 void pub_loop_close(struct pub_watch *watch);
 /* free(memory) after this turn; `grave` lies inside of it. */

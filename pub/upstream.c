@@ -176,6 +176,7 @@ void pub_hosts_init(struct pub_hosts *set, struct pub_loop *loop, unsigned idle_
                     int64_t idle_timeout_ns)
 {
     *set = (struct pub_hosts){.loop = loop,
+                              .resolver = pub_resolver_new(loop, NULL),
                               .idle_max = idle_max,
                               .idle_timeout_ns = idle_timeout_ns,
                               .sweep = {.on_fire = sweep}};
@@ -183,7 +184,12 @@ void pub_hosts_init(struct pub_hosts *set, struct pub_loop *loop, unsigned idle_
 
 void pub_hosts_fini(struct pub_hosts *set)
 {
+    if (set->loop == NULL) {
+        return; /* it never began */
+    }
     pub_timer_cancel(&set->sweep);
+    pub_resolver_free(set->resolver);
+    pub_loop_flush(set->loop);
     for (int i = 0; i < PUB_HOST_BUCKETS; i++) {
         for (struct pub_host *h = set->buckets[i], *next; h != NULL; h = next) {
             next = h->next;
@@ -227,10 +233,39 @@ static void on_event(struct pub_watch *watch, uint32_t events)
     up->on_up(up);
 }
 
+bool pub_up_is_exhausted(int error)
+{
+    return error == EMFILE || error == ENFILE || error == ENOMEM || error == ENOBUFS ||
+           error == EADDRNOTAVAIL;
+}
+
+/* Gives up the least used connection of some host: a descriptor for one that is needed now. */
+static bool give_up_idle(struct pub_hosts *set)
+{
+    for (int i = 0; i < PUB_HOST_BUCKETS && set->idle_count > 0; i++) {
+        for (struct pub_host *h = set->buckets[i]; h != NULL; h = h->next) {
+            if (h->idle_oldest != NULL) {
+                close_idle(h->idle_oldest);
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+static int open_socket(const struct pub_host *h)
+{
+    int fd;
+    do {
+        fd = socket(h->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    } while (fd < 0 && (errno == EMFILE || errno == ENFILE) && give_up_idle(h->set));
+    return fd;
+}
+
 static void start_connecting(struct pub_up *up)
 {
     struct pub_host *h = up->host;
-    up->watch.fd = socket(h->addr.ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    up->watch.fd = open_socket(h);
     if (up->watch.fd < 0) {
         fail(up, errno);
         return;
@@ -293,12 +328,11 @@ static void wait_for_address(struct pub_up *up)
     }
     struct pub_resolution *q = trk_xcalloc(1, sizeof(*q));
     q->message.run = on_resolved;
-    q->loop = h->set->loop;
     q->asker = h;
     h->refs++;
     h->is_resolving = true;
     (void)split_name(h->name, q->host, q->port);
-    pub_resolve(q);
+    pub_resolve(h->set->resolver, q);
 }
 
 /* -- handing out -- */

@@ -3,8 +3,8 @@
  *
  * A host is one "name:port" with its resolved address, its idle connections and whether it failed
  * lately. A connection belongs to one owner at a time and reports to its callback; between two
- * owners it lies in its host's idle list, where it is peeked at before it is handed out. Names are
- * resolved by a helper thread. One set a loop, used by its thread only.
+ * owners it lies in its host's idle list, where it is peeked at before it is handed out. One
+ * set a loop, used by its thread only.
  */
 #ifndef PUB_UPSTREAM_H
 #define PUB_UPSTREAM_H
@@ -38,6 +38,7 @@ struct pub_host {
 };
 struct pub_hosts {
     struct pub_loop *loop;
+    struct pub_resolver *resolver;
     struct pub_timer sweep;
     unsigned idle_max;
     int64_t idle_timeout_ns;
@@ -63,7 +64,8 @@ struct pub_up {
 
 void pub_hosts_init(struct pub_hosts *set, struct pub_loop *loop, unsigned idle_max,
                     int64_t idle_timeout_ns);
-/* Closes idle connections; hosts in use go with their last user. */
+/* Closes idle connections and ends what is being resolved; hosts in use go with their last user.
+ * Nobody waits for a connection any more. */
 void pub_hosts_fini(struct pub_hosts *set);
 /* Counted once more; "host" without a port means port 7000. NULL when it is no host[:port]. */
 struct pub_host *pub_host_get(struct pub_hosts *set, const char *name);
@@ -71,6 +73,8 @@ void pub_host_unref(struct pub_host *host);
 /* Avoid it for a moment, and look its name up again. */
 void pub_host_failed(struct pub_host *host);
 
+/* Is the error the gateway's own, for want of descriptors, ports or memory? */
+bool pub_up_is_exhausted(int error);
 /* An idle connection (state OPEN) unless `fresh`, else a new one on its way. Never NULL; a failure
  * to start is reported by state FAILED at once. */
 struct pub_up *pub_up_get(struct pub_host *host, bool fresh, void (*on_up)(struct pub_up *up),

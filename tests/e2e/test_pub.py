@@ -1,5 +1,6 @@
 """pub alone, between a fake lifecycle and fake jobs (pub_fakes.py)."""
 
+import pathlib
 import re
 import socket
 import threading
@@ -1218,6 +1219,35 @@ def test_out_of_descriptors_is_survived(make_pub, lifecycle, job):
         wire.close()
     wait_until(lambda: first_status(pub) == 200, "service after the rush")
     wait_until(lambda: pub.call(CALL).status == 200, "calls after the rush")
+
+
+def test_no_descriptor_for_the_job_is_said_in_words(make_pub, lifecycle, job, make_job):
+    """It is the gateway's fault, not the job's. An idle connection to one job is given up for one to another first."""
+    pub = make_pub()
+    other = make_job()
+    lifecycle.add("other", other)
+    wait_until(lambda: pub.metric("pub_table_jobs") == 2, "the job to be known")
+
+    def descriptors():
+        return {int(fd.name) for fd in pathlib.Path(f"/proc/{pub.process.pid}/fd").iterdir()}
+
+    def leave_none():
+        used = descriptors()
+        prlimit(pub.process.pid, next(n for n in range(1000) if n not in used))
+
+    with pub.wire() as wire:
+        assert wire.send(request(CALL, "GET")).answer().status == 200
+        leave_none()
+        assert wire.send(request("/pub/job/other/latest/x", "GET")).answer().status == 200
+        before = descriptors()
+        other.cut()
+        wait_until(lambda: len(descriptors()) < len(before), "the end of the idle connection")
+        leave_none()
+        answer = wire.send(request(CALL, "GET")).answer()
+        assert answer.status == 503 and answer.headers["retry-after"] == "1"
+        assert "no file descriptor left" in answer.json()["error"]
+        prlimit(pub.process.pid, 1000)
+        assert wire.send(request(CALL, "GET")).answer().status == 200
 
 
 def prlimit(pid, files):
