@@ -112,6 +112,9 @@ int build_run_command(struct build *build, const struct trk_args *argv, const st
                       struct trk_err *err) TRK_MUST_CHECK;
 
 void build_on_output(void *build, const char *bytes, size_t len); /* into its log */
+void build_on_trouble(void *build, const char *text);             /* of a proxy: the same */
+/* The first of the environment's variables that is set and not empty; NULL: none. */
+const char *build_first_setting(const char *const *names);
 
 /* Removes pip's caches of job families that no build used for so long (0: none). */
 int build_pip_cache_prune(const char *folder, int64_t hours, struct trk_err *err) TRK_MUST_CHECK;

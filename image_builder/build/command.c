@@ -2,11 +2,29 @@
  * log. */
 #include "image_builder/build/build.h"
 #include "libtrack/base/proc.h"
+#include "libtrack/base/str.h"
 
 void build_on_output(void *ctx, const char *bytes, size_t len)
 {
     struct build *build = ctx;
     build_log_add(build->log, bytes, len);
+}
+
+void build_on_trouble(void *ctx, const char *text)
+{
+    struct build *build = ctx;
+    build_log_printf(build->log, "%s", text);
+}
+
+const char *build_first_setting(const char *const *names)
+{
+    for (; *names != NULL; names++) {
+        const char *value = getenv(*names);
+        if (!trk_str_is_empty(value)) {
+            return value;
+        }
+    }
+    return NULL;
 }
 
 int build_run_command(struct build *build, const struct trk_args *argv, const struct trk_args *env,

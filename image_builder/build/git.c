@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 
 #include "image_builder/build/build.h"
+#include "image_builder/build/proxy.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
@@ -117,10 +118,39 @@ static int make_askpass(const char *folder, const struct remote *remote, struct 
     return rc;
 }
 
+static const char *const https_proxies[] = {"https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY",
+                                            NULL};
+static const char *const no_proxies[] = {"no_proxy", "NO_PROXY", NULL};
+
+/* git goes through a proxy of ours that refuses this machine's own addresses and those of its link,
+ * however a name, an answer of the DNS or a redirect leads there. NULL when they are allowed. */
+static int open_way(struct build *build, struct proxy **ret, struct trk_args *env,
+                    struct trk_err *err)
+{
+    char secret[33];
+    const char *https = build_first_setting(https_proxies), *none = build_first_setting(no_proxies);
+    if (build->ib->config->git_local_remotes) {
+        trk_args_addf(env, "https_proxy=%s", https != NULL ? https : "");
+        trk_args_addf(env, "no_proxy=%s", none != NULL ? none : "");
+        return 0;
+    }
+    trk_random_hex(secret, sizeof(secret) / 2);
+    struct proxy_options options = {.secret = secret,
+                                    .rules = {.any_remote = true},
+                                    .https_proxy = https,
+                                    .no_proxy = none,
+                                    .on_trouble = build_on_trouble,
+                                    .ctx = build};
+    int rc = proxy_start(&options, ret, err);
+    if (rc == 0) {
+        trk_args_addf(env, "https_proxy=http://build:%s@127.0.0.1:%u", secret, proxy_port(*ret));
+    }
+    return rc;
+}
+
 static void make_env(const char *private_folder, struct trk_args *env)
 {
-    static const char *const passed[] = {"https_proxy", "HTTPS_PROXY", "no_proxy",      "NO_PROXY",
-                                         "all_proxy",   "ALL_PROXY",   "GIT_SSL_CAINFO"};
+    static const char *const ca_files[] = {"GIT_SSL_CAINFO", NULL};
     trk_args_add(env, "PATH=/usr/local/bin:/usr/bin:/bin");
     trk_args_add(env, "LANG=C.UTF-8");
     trk_args_addf(env, "HOME=%s", private_folder);
@@ -130,24 +160,21 @@ static void make_env(const char *private_folder, struct trk_args *env)
     trk_args_add(env, "GIT_CONFIG_GLOBAL=/dev/null");
     trk_args_add(env, "GIT_ALLOW_PROTOCOL=https");
     trk_args_add(env, "GIT_LFS_SKIP_SMUDGE=1");
-    for (size_t i = 0; i < TRK_COUNT(passed); i++) {
-        const char *value = getenv(passed[i]);
-        if (!trk_str_is_empty(value)) {
-            trk_args_addf(env, "%s=%s", passed[i], value);
-        }
+    if (build_first_setting(ca_files) != NULL) {
+        trk_args_addf(env, "GIT_SSL_CAINFO=%s", build_first_setting(ca_files));
     }
 }
 
 static void add_git(const struct build *build, struct trk_args *argv)
 {
     static const char *const settings[] = {
-        "core.hooksPath=/dev/null", "core.fsmonitor=false",
-        "protocol.allow=never",     "protocol.https.allow=always",
-        "credential.helper=",       "submodule.recurse=false",
-        "fetch.fsckObjects=true",   "core.protectNTFS=true",
-        "core.protectHFS=true",     "gc.auto=0",
-        "http.lowSpeedLimit=1000",  "http.lowSpeedTime=30",
-        "advice.detachedHead=false"};
+        "core.hooksPath=/dev/null",   "core.fsmonitor=false",
+        "protocol.allow=never",       "protocol.https.allow=always",
+        "credential.helper=",         "submodule.recurse=false",
+        "fetch.fsckObjects=true",     "core.protectNTFS=true",
+        "core.protectHFS=true",       "gc.auto=0",
+        "http.lowSpeedLimit=1000",    "http.lowSpeedTime=30",
+        "http.proxyAuthMethod=basic", "advice.detachedHead=false"};
     trk_args_add(argv, "prlimit"); /* one pack, one file: neither grows past the limit */
     trk_args_addf(argv, "--fsize=%lld", (long long)build->ib->config->source_max_bytes / 2 + 1);
     trk_args_add(argv, "--");
@@ -272,6 +299,7 @@ int build_git_clone(struct build *build, const char *into, struct trk_err *err)
 {
     __attribute__((cleanup(remote_cleanup))) struct remote remote = {0};
     TRK_ARGS_AUTO(env);
+    struct proxy *proxy = NULL;
     int rc = read_remote(build, &remote, err);
     if (rc < 0) {
         return rc;
@@ -287,8 +315,12 @@ int build_git_clone(struct build *build, const char *into, struct trk_err *err)
     rc = make_askpass(private_folder, &remote, err);
     if (rc == 0) {
         make_env(private_folder, &env);
+        rc = open_way(build, &proxy, &env, err);
+    }
+    if (rc == 0) {
         rc = clone_and_check_out(build, &env, &remote, into, err);
     }
+    proxy_stop(proxy);
     struct trk_err ignored;
     int removed = trk_rm_rf(private_folder, rc < 0 ? &ignored : err);
     if (rc == 0) {

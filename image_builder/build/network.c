@@ -146,6 +146,9 @@ enum network_verdict network_judge(const struct network_rules *rules, const char
     if (is_listed(&rules->trusted, wanted)) {
         return NETWORK_ALLOWED;
     }
+    if (rules->any_remote) {
+        return NETWORK_IF_REMOTE;
+    }
     return rules->any_public || is_listed(&rules->named, wanted) ? NETWORK_IF_PUBLIC
                                                                  : NETWORK_REFUSED;
 }

@@ -19,6 +19,7 @@ struct network_rules {
     struct trk_args trusted; /* "host:port", lower case; a host may begin with "*." */
     struct trk_args named;   /* the same, by the job */
     bool any_public;         /* whatever has a public address */
+    bool any_remote;         /* whatever is not this machine or its link */
 };
 void network_rules_fini(struct network_rules *rules);
 
@@ -30,7 +31,12 @@ void network_trust_hosts(struct network_rules *rules, const char *list);
 void network_trust_urls(struct network_rules *rules, const char *text);
 void network_name_urls(struct network_rules *rules, const char *text);
 
-enum network_verdict { NETWORK_REFUSED, NETWORK_IF_PUBLIC, NETWORK_ALLOWED };
+enum network_verdict {
+    NETWORK_REFUSED,
+    NETWORK_IF_PUBLIC,
+    NETWORK_IF_REMOTE, /* not network_is_local */
+    NETWORK_ALLOWED
+};
 enum network_verdict network_judge(const struct network_rules *rules, const char *host,
                                    unsigned port);
 

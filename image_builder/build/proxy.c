@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
@@ -10,6 +11,7 @@
 
 #include "image_builder/build/shuttle.h"
 #include "libtrack/base/buf.h"
+#include "libtrack/base/crypto.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 
@@ -22,7 +24,8 @@
 struct proxy {
     struct proxy_options options;
     int listener;
-    char *path;
+    char *path;          /* of the unix socket; NULL: on a port */
+    char *authorization; /* the field's value that must be shown; NULL: none */
     atomic_bool stop;
     pthread_t thread;
     pthread_mutex_t lock;
@@ -114,6 +117,29 @@ static bool read_head(const struct proxy *proxy, int fd, struct head *head)
            head->method[0] != '\0' && head->target[0] != '\0';
 }
 
+static bool is_field(const char *line, const char *name)
+{
+    size_t len = strlen(name);
+    return strncasecmp(line, name, len) == 0 && line[len] == ':';
+}
+
+static bool is_authorized(const struct proxy *proxy, const struct head *head)
+{
+    static const char name[] = "Proxy-Authorization";
+    const char *end = head->bytes.data + head->len - 2;
+    bool is_shown = proxy->authorization == NULL;
+    for (const char *line = head->fields; line < end && !is_shown;) {
+        const char *next = (const char *)memmem(line, (size_t)(end - line), "\r\n", 2) + 2;
+        if (is_field(line, name)) {
+            const char *value = line + sizeof(name) + strspn(line + sizeof(name), " ");
+            trk_autofree char *shown = trk_xstrndup(value, (size_t)(next - 2 - value));
+            is_shown = trk_secret_equal(shown, proxy->authorization);
+        }
+        line = next;
+    }
+    return is_shown;
+}
+
 /* ---- the operator's own proxy ---- */
 
 static bool is_without_proxy(const char *no_proxy, const char *host)
@@ -197,12 +223,6 @@ static int read_target(const struct head *head, struct way *way, struct trk_err 
                          err);
 }
 
-static bool is_field(const char *line, const char *name)
-{
-    size_t len = strlen(name);
-    return strncasecmp(line, name, len) == 0 && line[len] == ':';
-}
-
 /* The head as the next one gets it: one request a connection, so that each is judged. */
 static void write_head(const struct head *head, const struct way *way, const char *authorization,
                        struct trk_buf *out)
@@ -225,6 +245,11 @@ static void write_head(const struct head *head, const struct way *way, const cha
 static int open_way(struct proxy *proxy, const struct head *head, struct way *way, int *ret_fd,
                     struct trk_err *err)
 {
+    static bool (*const refuse[])(const struct sockaddr *addr) = {
+        [NETWORK_IF_PUBLIC] = network_is_not_public,
+        [NETWORK_IF_REMOTE] = network_is_local,
+        [NETWORK_ALLOWED] = NULL,
+    };
     const struct proxy_options *o = &proxy->options;
     enum network_verdict verdict = network_judge(&o->rules, way->host, way->port);
     if (verdict == NETWORK_REFUSED) {
@@ -241,19 +266,20 @@ static int open_way(struct proxy *proxy, const struct head *head, struct way *wa
     unsigned port;
     int rc = 0;
     if (is_direct) {
-        rc = network_connect(way->host, way->port,
-                             verdict == NETWORK_ALLOWED ? NULL : network_is_not_public, ret_fd,
-                             err);
+        rc = network_connect(way->host, way->port, refuse[verdict], ret_fd, err);
     } else {
         way->proxy = url;
         rc = read_proxy_url(url, host, &port, &field, err);
         rc = rc < 0 ? rc : network_connect(host, port, NULL, ret_fd, err);
     }
     if (rc == TRK_FORBIDDEN) {
-        rc = trk_err_set(err, TRK_FORBIDDEN,
-                         "network: %s port %u is refused: it has no public address; the operator "
-                         "may add it to BUILD_NETWORK_HOSTS",
-                         way->host, way->port);
+        rc = trk_err_set(err, TRK_FORBIDDEN, "network: %s port %u is refused: %s", way->host,
+                         way->port,
+                         verdict == NETWORK_IF_REMOTE
+                             ? "it is an address of image_builder's own machine or link; the "
+                               "operator may allow those by GIT_LOCAL_REMOTES"
+                             : "it has no public address; the operator may add it to "
+                               "BUILD_NETWORK_HOSTS");
     } else if (rc < 0) {
         rc = trk_err_wrap(err, "network: cannot be reached");
     }
@@ -279,6 +305,8 @@ static void serve(struct proxy *proxy, int fd)
     trk_buf_init(&way.upstream, 2 * HEAD_MAX);
     if (!read_head(proxy, fd, &head) || read_target(&head, &way, &err) < 0) {
         answer(fd, 400, "Bad Request", err.code != 0 ? err.text : "not a request to a proxy");
+    } else if (!is_authorized(proxy, &head)) {
+        answer(fd, 407, "Proxy Authentication Required", "this proxy is not for everybody");
     } else if (open_way(proxy, &head, &way, &out, &err) < 0) {
         trk_autofree char *host = trk_xasprintf("%s:%u", way.host, way.port);
         trouble(proxy, host, err.text);
@@ -311,6 +339,7 @@ static void proxy_unref(struct proxy *proxy)
     trk_args_fini(&proxy->troubles);
     network_rules_fini(&proxy->options.rules);
     free(proxy->path);
+    free(proxy->authorization);
     free(proxy);
 }
 
@@ -382,10 +411,39 @@ static int listen_in(struct proxy *proxy, const char *folder, struct trk_err *er
     return 0;
 }
 
+static int listen_on_port(struct proxy *proxy, const char *secret, struct trk_err *err)
+{
+    const struct sockaddr_in addr = {.sin_family = AF_INET,
+                                     .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct trk_buf value;
+    trk_autofree char *pair = trk_xasprintf("build:%s", secret);
+    trk_buf_init(&value, 1024);
+    (void)trk_buf_adds(&value, "Basic ");
+    (void)trk_base64_encode(&value, pair, strlen(pair));
+    proxy->authorization = trk_buf_steal(&value, NULL);
+    proxy->listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (proxy->listener < 0 ||
+        bind(proxy->listener, (const struct sockaddr *)(const void *)&addr, sizeof(addr)) < 0 ||
+        listen(proxy->listener, 64) < 0) {
+        return trk_err_errno(err, errno, "making the way to git remotes");
+    }
+    return 0;
+}
+
+unsigned proxy_port(const struct proxy *proxy)
+{
+    struct sockaddr_in addr = {0};
+    socklen_t len = sizeof(addr);
+    trk_assert(getsockname(proxy->listener, (struct sockaddr *)(void *)&addr, &len) == 0);
+    return ntohs(addr.sin_port);
+}
+
 static void stop_listening(struct proxy *proxy)
 {
     if (proxy->listener >= 0) {
         (void)close(proxy->listener);
+    }
+    if (proxy->path != NULL) {
         (void)unlink(proxy->path);
     }
 }
@@ -397,7 +455,8 @@ int proxy_start(const struct proxy_options *options, struct proxy **ret, struct 
     proxy->listener = -1;
     proxy->refs = 1;
     (void)pthread_mutex_init(&proxy->lock, NULL);
-    int rc = listen_in(proxy, options->folder, err);
+    int rc = options->secret != NULL ? listen_on_port(proxy, options->secret, err)
+                                     : listen_in(proxy, options->folder, err);
     int errnum = rc == 0 ? pthread_create(&proxy->thread, NULL, proxy_main, proxy) : 0;
     if (errnum != 0) {
         rc = trk_err_errno(err, errnum, "starting the proxy");

@@ -1,7 +1,8 @@
 /*
  * proxy.h - the only way out of a build's sandbox: an HTTP proxy (RFC 9110 §9.3.6 CONNECT, RFC 9112
  * §3.2.2 absolute form) on a unix socket, which connects to what the rules allow and to nothing
- * else. One for each command, on threads of its own.
+ * else. One for each command, on threads of its own. With a secret it is for a command outside of
+ * the sandbox: on a port of 127.0.0.1, for whoever shows the secret.
  *
  *     if (proxy_start(&options, &proxy, err) < 0) …
  *     …                  the command runs
@@ -15,6 +16,7 @@
 struct proxy;
 struct proxy_options {
     const char *folder;         /* the socket's place; it is called proxy.sock there */
+    const char *secret;         /* instead of a folder: the password, with the user name "build" */
     struct network_rules rules; /* taken, also when it fails */
     /* The operator's own proxies ("http://user:password@host:port", "" or NULL: none), and what is
      * reached without them ("host,.domain,*"). From the environment: they outlive all. */
@@ -26,6 +28,7 @@ struct proxy_options {
 };
 int proxy_start(const struct proxy_options *options, struct proxy **ret,
                 struct trk_err *err) TRK_MUST_CHECK;
+unsigned proxy_port(const struct proxy *proxy); /* of one with a secret */
 /* Does not wait for a connection that hangs: it ends by itself. Takes NULL. */
 void proxy_stop(struct proxy *proxy);
 

@@ -297,32 +297,15 @@ static void end_group(const struct confined *c)
 
 /* ---- the way out ---- */
 
-static void on_trouble(void *ctx, const char *text)
-{
-    struct build *build = ctx;
-    build_log_printf(build->log, "%s", text);
-}
-
-static const char *first_of(const char *const *names)
-{
-    for (; *names != NULL; names++) {
-        const char *value = getenv(*names);
-        if (!trk_str_is_empty(value)) {
-            return value;
-        }
-    }
-    return NULL;
-}
-
 static int open_proxy(struct confined *c, struct trk_err *err)
 {
     static const char *const https[] = {"PIP_PROXY", "https_proxy", "HTTPS_PROXY", NULL};
     static const char *const http[] = {"PIP_PROXY", "http_proxy", "HTTP_PROXY", NULL};
     static const char *const none[] = {"no_proxy", "NO_PROXY", NULL};
-    struct proxy_options options = {.http_proxy = first_of(http),
-                                    .https_proxy = first_of(https),
-                                    .no_proxy = first_of(none),
-                                    .on_trouble = on_trouble,
+    struct proxy_options options = {.http_proxy = build_first_setting(http),
+                                    .https_proxy = build_first_setting(https),
+                                    .no_proxy = build_first_setting(none),
+                                    .on_trouble = build_on_trouble,
                                     .ctx = c->build};
     if (c->command->rules == NULL || !build_has_proxy(c->build->ib->config)) {
         return 0;

@@ -206,6 +206,25 @@ def test_memory_files_are_bounded_too(start):
     assert max(facts.values()) <= 256
 
 
+def test_cpu_is_bounded(start):
+    """Four processes that want all get what one half of a CPU gives."""
+    builder = start(BUILD_CPU_MAX_MILLI=500, BUILD_TIMEOUT_S=60)
+    facts = facts_of(install(
+        builder,
+        "import resource, time\nbegan = time.monotonic()\n"
+        "for _ in range(4):\n"
+        "    if os.fork() == 0:\n"
+        "        while time.monotonic() - began < 4: pass\n"
+        "        os._exit(0)\n"
+        "for _ in range(4): os.wait()\n"
+        "used = resource.getrusage(resource.RUSAGE_CHILDREN)\n"
+        "say(used=used.ru_utime + used.ru_stime, took=time.monotonic() - began)\n",
+    ))
+    if not any(os.access(f"/sys/fs/cgroup/{name}", os.W_OK) for name in ("cpu", "cpu,cpuacct", "cgroup.subtree_control")):
+        pytest.skip("no writable control groups here")
+    assert facts["used"] / facts["took"] < 0.75, facts
+
+
 def test_disk_is_bounded(start):
     builder = start(BUILD_DISK_MAX_BYTES=64 << 20)
     result = install(

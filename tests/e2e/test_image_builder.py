@@ -9,6 +9,7 @@ import json
 import os
 import re
 import signal
+import socket
 import ssl
 import subprocess
 import tarfile
@@ -395,6 +396,12 @@ class GitHandler(http.server.BaseHTTPRequestHandler):
     def serve(self):
         want = "Basic " + base64.b64encode(b"someone:git-password-1").decode()
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        if self.path.startswith("/away/"):
+            self.send_response(302)
+            self.send_header("Location", f"https://127.0.0.1:{self.server.server_port}/repo/{self.path[6:]}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         if self.headers.get("Authorization") != want:
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
@@ -430,14 +437,14 @@ def git(folder, *args):
 
 
 @contextlib.contextmanager
-def git_server(folder):
+def git_server(folder, address="127.0.0.1"):
     key, cert = folder / "key.pem", folder / "cert.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-keyout", key, "-out", cert,
-         "-days", "2", "-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"],
+         "-days", "2", "-subj", "/CN=git", "-addext", f"subjectAltName=IP:127.0.0.1,IP:{address}"],
         check=True, capture_output=True,
     )
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), GitHandler)
+    server = http.server.ThreadingHTTPServer((address, 0), GitHandler)
     server.root = folder
     tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     tls.load_cert_chain(cert, key)
@@ -445,7 +452,7 @@ def git_server(folder):
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"https://127.0.0.1:{server.server_port}/repo", cert
+        yield f"https://{address}:{server.server_port}/repo", cert
     finally:
         server.shutdown()
         server.server_close()
@@ -462,7 +469,7 @@ def repository(tmp_path):
     git(repo, "commit", "-m", "first")
     git(repo, "branch", "feature")
     with git_server(tmp_path) as (url, cert):
-        b = Builder(tmp_path, GIT_SSL_CAINFO=str(cert))
+        b = Builder(tmp_path, GIT_LOCAL_REMOTES="true", GIT_SSL_CAINFO=str(cert))
         yield b, url, repo
         b.stop()
 
@@ -517,6 +524,32 @@ def test_git_mistakes_are_named(repository, settings, credentials, says):
     assert builder.left_over() == []
 
 
+def test_git_remotes_elsewhere_are_reached_and_do_not_lead_back(tmp_path):
+    """With this machine's address on its network for elsewhere."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
+        try:
+            s.connect(("198.51.100.1", 9))  # sends nothing
+        except OSError:
+            pytest.skip("no network but loopback")
+        address = s.getsockname()[0]
+    repo = tmp_path / "repo"
+    repo.mkdir()
+    git(repo, "init")
+    (repo / "adder.py").write_text(ADDER)
+    git(repo, "add", ".")
+    git(repo, "commit", "-m", "first")
+    with git_server(tmp_path, address) as (url, cert):
+        builder = Builder(tmp_path, GIT_SSL_CAINFO=str(cert))
+        try:
+            result = builder.build(manifest(git={"remote": url}), None, git_credentials=CREDENTIALS)
+            assert builder.layers(result)["code"]["src/job/adder.py"] == ADDER.encode()
+            result = builder.build(manifest(git={"remote": url.replace("/repo", "/away")}), None, git_credentials=CREDENTIALS)
+            assert "GIT_LOCAL_REMOTES" in result["error"], result
+            assert re.search("(?i)proxy.*build:", result["logs"]) is None
+        finally:
+            builder.stop()
+
+
 def test_git_repository_is_measured_before_it_is_checked_out(tmp_path):
     repo = tmp_path / "repo"
     repo.mkdir()
@@ -529,7 +562,7 @@ def test_git_repository_is_measured_before_it_is_checked_out(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text("source_max_bytes: 10000000\n")
     with git_server(tmp_path) as (url, cert):
-        builder = Builder(tmp_path, GIT_SSL_CAINFO=str(cert), CONFIG_FILE=str(config))
+        builder = Builder(tmp_path, GIT_LOCAL_REMOTES="true", GIT_SSL_CAINFO=str(cert), CONFIG_FILE=str(config))
         try:
             result = builder.build(manifest(git={"remote": url}), None, git_credentials=CREDENTIALS)
             assert result["error_code"] == "too_large", result

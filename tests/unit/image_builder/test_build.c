@@ -333,6 +333,20 @@ START_TEST(git_remotes_are_checked_before_git_runs)
 }
 END_TEST
 
+START_TEST(git_remotes_on_this_machine_are_refused)
+{
+    static const char *const remotes[] = {"https://127.0.0.1:1/x", "https://localhost:1/x",
+                                          "https://[::1]:1/x", "https://169.254.169.254/x",
+                                          "https://2130706433/x"};
+    for (size_t i = 0; i < TRK_COUNT(remotes); i++) {
+        json_auto_t *result = build_from_git(remotes[i], "");
+        ck_assert_msg(strstr(text_of(result, "error"), "GIT_LOCAL_REMOTES") != NULL, "%s: %s",
+                      remotes[i], text_of(result, "error"));
+        ck_assert_str_eq(text_of(result, "error_code"), "invalid");
+    }
+}
+END_TEST
+
 START_TEST(names_become_repositories)
 {
     static const struct {
@@ -608,6 +622,7 @@ int main(void)
     tcase_add_test(tc, requests_are_checked);
     tcase_add_test(tc, sources_are_what_they_are_called);
     tcase_add_test(tc, git_remotes_are_checked_before_git_runs);
+    tcase_add_test(tc, git_remotes_on_this_machine_are_refused);
     tcase_add_test(tc, names_become_repositories);
     tcase_add_test(tc, events_end_with_the_result);
     tcase_add_test(tc, phases_are_told_when_they_last_and_never_too_late);

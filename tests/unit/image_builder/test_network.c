@@ -197,12 +197,8 @@ static void on_trouble(void *ctx, const char *text)
 }
 
 /* Sends a request in `parts` (NULL-terminated, a moment between them); the whole answer. */
-static void ask(const char *folder, const char *const *parts, char *out, size_t size)
+static void exchange(int fd, const char *const *parts, char *out, size_t size)
 {
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/proxy.sock", folder);
-    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
-    ck_assert_int_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
     for (; *parts != NULL; parts++) {
         ck_assert_int_eq(send(fd, *parts, strlen(*parts), MSG_NOSIGNAL), strlen(*parts));
         (void)usleep(20000);
@@ -214,6 +210,14 @@ static void ask(const char *folder, const char *const *parts, char *out, size_t 
     }
     out[len] = '\0';
     (void)close(fd);
+}
+static void ask(const char *folder, const char *const *parts, char *out, size_t size)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    (void)snprintf(addr.sun_path, sizeof(addr.sun_path), "%s/proxy.sock", folder);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    exchange(fd, parts, out, size);
 }
 #define ASK(out, ...) ask(folder, (const char *const[]){__VA_ARGS__, NULL}, out, sizeof(out))
 
@@ -294,6 +298,51 @@ START_TEST(the_operators_own_proxy_is_asked)
 }
 END_TEST
 
+static void ask_port(unsigned port, const char *request, char *out, size_t size)
+{
+    struct sockaddr_in addr = {.sin_family = AF_INET,
+                               .sin_port = htons((uint16_t)port),
+                               .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    ck_assert_int_eq(connect(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
+    exchange(fd, (const char *const[]){request, NULL}, out, size);
+}
+
+START_TEST(a_proxy_with_a_secret_leads_away_from_this_machine)
+{
+    static const char *const local[] = {"127.0.0.1",         "localhost",       "[::1]",
+                                        "0.0.0.0",           "169.254.169.254", "[fe80::1]",
+                                        "[::ffff:127.0.0.1]"};
+    struct echo echo;
+    struct proxy *proxy;
+    char out[8192];
+    echo_start(&echo);
+    struct proxy_options options = {.secret = "s3cret", .rules = {.any_remote = true}};
+    trk_autofree char *trusted = trk_xasprintf("127.0.0.2:%u", echo.port);
+    network_trust_hosts(&options.rules, trusted);
+    ck_assert_msg(proxy_start(&options, &proxy, &err) == 0, "%s", err.text);
+    unsigned port = proxy_port(proxy);
+    static const char *const wrong[] = {"", "Proxy-Authorization: Basic YnVpbGQ6\r\n",
+                                        "X-Proxy-Authorization: Basic YnVpbGQ6czNjcmV0\r\n"};
+    for (size_t i = 0; i < TRK_COUNT(wrong); i++) {
+        trk_autofree char *request = trk_xasprintf("CONNECT 127.0.0.2:%u HTTP/1.1\r\n%s\r\n",
+                                                   echo.port, wrong[i]);
+        ask_port(port, request, out, sizeof(out));
+        ck_assert_msg(trk_str_has_prefix(out, "HTTP/1.1 407 "), "%s", out);
+    }
+    for (size_t i = 0; i < TRK_COUNT(local); i++) {
+        trk_autofree char *request = trk_xasprintf(
+            "CONNECT %s:%u HTTP/1.1\r\nProxy-Authorization: Basic YnVpbGQ6czNjcmV0\r\n\r\n",
+            local[i], echo.port);
+        ask_port(port, request, out, sizeof(out));
+        ck_assert_msg(trk_str_has_prefix(out, "HTTP/1.1 403 "), "%s: %s", local[i], out);
+        ck_assert_ptr_nonnull(strstr(out, "GIT_LOCAL_REMOTES"));
+    }
+    proxy_stop(proxy);
+    echo_stop(&echo);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("network");
@@ -303,6 +352,7 @@ int main(void)
     tcase_add_test(tc, rules_tell_the_operators_from_the_jobs);
     tcase_add_test(tc, proxy_carries_what_is_allowed_and_nothing_else);
     tcase_add_test(tc, the_operators_own_proxy_is_asked);
+    tcase_add_test(tc, a_proxy_with_a_secret_leads_away_from_this_machine);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
