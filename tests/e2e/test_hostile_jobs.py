@@ -371,6 +371,8 @@ def test_a_memory_hog_is_ended_with_its_reason(own, cli, tmp_path, neighbour):
     name = deploy(cli, tmp_path, fresh_name("hog"), resources={"memory_max": "128Mi"})
     with answering(own, neighbour):
         assert own.call(name, {"what": "memory_hog"}, timeout=60).status_code == 502
+    reason = "out of memory: a process of the job was ended at its limit of 128 MiB (memory_max)"
+    wait_for(lambda: reason in own.lifecycle.get(f"/api/v1/job/{name}/0.0.1/logs/plain").text, 10, "its log says why")
     wait_for(lambda: own.call(name, {"what": "interfaces"}).status_code == 200, 30, "it answers again")
     cli("delete", name, "--version", "0.0.1")
 

@@ -314,6 +314,7 @@ static int start_run(struct process_target *p, const char *id, json_t *doc, stru
     workload_set_int(doc, "pid", proc.pid);
     workload_set_int(doc, "start_ticks", (int64_t)proc.start_ticks);
     workload_set_int(doc, "started_ms", trk_wall_ms());
+    workload_set_int(doc, "oom_kills", trk_cgroups_oom_kills(&p->cgroups, id));
     int rc = workload_save(p, id, doc, err);
     if (rc == 0 && write(s->gate[1], "x", 1) != 1) {
         rc = trk_err_errno(err, errno, "starting the job");

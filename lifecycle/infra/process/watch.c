@@ -25,7 +25,8 @@ enum {
     LOOK_MS = 1000,
     BACKOFF_FIRST_MS = 100,
     BACKOFF_MAX_MS = 30000,
-    STABLE_MS = 60000, /* ran so long: the next end counts as the first */
+    STABLE_MS = 60000,    /* ran so long: the next end counts as the first */
+    OOM_RECENT_MS = 5000, /* what ends so soon after has ended for that */
     LOG_BYTES_MAX = 10 << 20,
     FLOOD_MS = 50, /* until the next look at a log that grows so fast */
     COLLECT_MS = 600000,
@@ -82,8 +83,9 @@ static void describe_exit(const struct process_target *p, const char *id, const 
     }
     int code = strcmp(workload_text(doc, "sandbox"), "bwrap") == 0 ? sandbox_exit_code(p, id)
                                                                    : plain_exit_code(doc);
-    int64_t oom_kills = trk_cgroups_oom_kills(&p->cgroups, id);
-    if (oom_kills > 0) {
+    bool is_oom = trk_cgroups_oom_kills(&p->cgroups, id) > workload_int(doc, "oom_kills") ||
+                  workload_int(doc, "oom_ms") + OOM_RECENT_MS > trk_wall_ms();
+    if (is_oom) {
         (void)trk_buf_addf(buf, "out of memory: killed at its limit of %lld MiB (memory_max)",
                            (long long)(workload_int(doc, "memory_max_bytes") >> 20));
     } else if (strcmp(workload_text(doc, "boot_id"), p->boot_id) != 0) {
@@ -251,6 +253,29 @@ static void bound_disks(struct process_target *p, char (*ids)[40], size_t count,
     }
 }
 
+/* A process of the job was ended for want of memory, and the job lives on: its log says why. */
+static void note_oom(const struct process_target *p, const char *id)
+{
+    trk_autoclose int lock = -1;
+    json_auto_t *doc = NULL;
+    int64_t kills = trk_cgroups_oom_kills(&p->cgroups, id);
+    if (workload_lock_known(p, id, &lock, &doc, NULL) < 0 || !workload_is(doc, STATE_RUNNING) ||
+        kills <= workload_int(doc, "oom_kills")) {
+        return;
+    }
+    workload_set_int(doc, "oom_kills", kills);
+    workload_set_int(doc, "oom_ms", trk_wall_ms());
+    may_fail(workload_save(p, id, doc, NULL));
+    trk_autofree char *log = workload_path(p, id, "output.log");
+    trk_autoclose int fd = open(log, O_WRONLY | O_APPEND | O_CLOEXEC);
+    if (fd >= 0) {
+        dprintf(fd,
+                "[racetrack] out of memory: a process of the job was ended at its limit of %lld "
+                "MiB (memory_max)\n",
+                (long long)(workload_int(doc, "memory_max_bytes") >> 20));
+    }
+}
+
 /* What one generation needs now; *ret_due_ms: when to look again at the latest (wall clock). */
 static void tend(struct process_target *p, const char *id, int64_t *ret_due_ms)
 {
@@ -288,6 +313,9 @@ static void tend(struct process_target *p, const char *id, int64_t *ret_due_ms)
         } else if (workload_is(doc, STATE_BACKOFF) && workload_int(doc, "next_start_ms") <= now) {
             start_again(p, id, doc);
         }
+    } else if (workload_is(doc, STATE_RUNNING) &&
+               trk_cgroups_oom_kills(&p->cgroups, id) > workload_int(doc, "oom_kills")) {
+        note_oom(p, id);
     }
     if (workload_is(doc, STATE_BACKOFF)) {
         due = workload_int(doc, "next_start_ms");

@@ -837,14 +837,16 @@ START_TEST(test_without_its_sandbox_a_job_is_refused)
 {
     static const char *const problems[] = {"bubblewrap is not installed", "no_launcher"};
     put_image("serve", 1000);
+    trk_autofree char *path = trk_xstrdup(getenv("PATH"));
     if (_i == 0) {
-        ck_assert_int_eq(setenv("PATH", root, 1), 0); /* of this test's own process */
+        ck_assert_int_eq(setenv("PATH", root, 1), 0);
     }
     start_target_with("bwrap", _i == 0 ? "job_launch" : "no_launcher");
     struct infra_generation_spec spec = make_spec("bcbcbcbc-0000-4000-8000-000000000001");
     struct infra_observation seen;
     struct trk_err err = {0};
     ck_assert_int_eq(target->apply(target, &spec, &seen, &err), TRK_INVALID);
+    ck_assert_int_eq(setenv("PATH", path, 1), 0);
     ck_assert_msg(strstr(err.text, problems[_i]) != NULL, "%s", err.text);
     ck_assert_msg(strstr(err.text, "PROCESS_SANDBOX=off") != NULL, "%s", err.text);
     ck_assert_int_eq(count_processes(spec.generation_id), 0);

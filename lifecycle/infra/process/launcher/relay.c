@@ -29,6 +29,7 @@ struct pair {
     struct relay_end ends[2]; /* the job, pub */
     struct way ways[2];
     bool is_answered; /* pub has been reached */
+    bool is_refused;  /* it cannot be, and the job was told */
     bool is_dead;
     struct pair *next; /* of the dead ones */
 };
@@ -44,22 +45,15 @@ static const char no_pub[] = "HTTP/1.1 503 Service Unavailable\r\n"
                              "{\"error\":\"the gateway cannot be reached; try again\",\"type\":"
                              "\"Unavailable\"}\n";
 
-/* What has come is read first: closing would reset the connection, and the answer with it. */
-static void refuse(int fd)
-{
-    char bytes[4096];
-    for (int i = 0; i < ROUNDS && recv(fd, bytes, sizeof(bytes), MSG_DONTWAIT) > 0; i++) {
-    }
-    (void)send(fd, no_pub, sizeof(no_pub) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
 /* Freed at the turn's end: events of the same turn may still point to it. */
 static void pair_end(struct pair *p)
 {
     if (!p->is_dead) {
         p->is_dead = true;
         (void)close(p->ends[0].fd);
-        (void)close(p->ends[1].fd);
+        if (p->ends[1].fd >= 0) {
+            (void)close(p->ends[1].fd);
+        }
         p->next = dead;
         dead = p;
     }
@@ -118,17 +112,43 @@ static void ask(int epoll_fd, struct pair *p, int i, bool is_hung_up)
     e->events = events;
 }
 
+/* To close now would reset the connection while the job still sends, and the answer would be lost:
+ * it is for the job to close. */
+static void refuse(int epoll_fd, struct pair *p)
+{
+    if (p->ends[1].fd >= 0) {
+        (void)close(p->ends[1].fd);
+        p->ends[1].fd = -1;
+    }
+    p->is_refused = true;
+    (void)send(p->ends[0].fd, no_pub, sizeof(no_pub) - 1, MSG_DONTWAIT | MSG_NOSIGNAL);
+    (void)shutdown(p->ends[0].fd, SHUT_WR);
+    p->ways[0].from = p->ways[0].to = 0;
+    ask(epoll_fd, p, 0, false);
+}
+
+static void drain(struct pair *p)
+{
+    ssize_t n = recv(p->ends[0].fd, p->ways[0].bytes, BYTES, MSG_DONTWAIT);
+    if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR)) {
+        pair_end(p);
+    }
+}
+
 void relay_on_event(int epoll_fd, struct relay_end *end, unsigned events)
 {
     struct pair *p = end->pair;
     if (p->is_dead) {
         return;
     }
+    if (p->is_refused) {
+        drain(p);
+        return;
+    }
     int which = end == &p->ends[1];
     if (which == 1 && !p->is_answered) {
         if ((events & (EPOLLERR | EPOLLHUP)) != 0) {
-            refuse(p->ends[0].fd);
-            pair_end(p);
+            refuse(epoll_fd, p);
             return;
         }
         p->is_answered = true;
@@ -145,6 +165,22 @@ void relay_on_event(int epoll_fd, struct relay_end *end, unsigned events)
     }
 }
 
+static struct pair *pair_new(int in, int to)
+{
+    struct pair *p = malloc(sizeof(*p));
+    if (p != NULL) {
+        memset(p, 0, offsetof(struct pair, ways));
+        for (int i = 0; i < 2; i++) {
+            p->ends[i] = (struct relay_end){.pair = p, .fd = i == 0 ? in : to};
+            p->ways[i].from = p->ways[i].to = 0;
+            p->ways[i].is_over = p->ways[i].is_shut = false;
+        }
+        p->is_answered = p->is_refused = p->is_dead = false;
+        pair_count++;
+    }
+    return p;
+}
+
 void relay_accept(int epoll_fd, const struct keeper *k)
 {
     while (pair_count < PAIRS_MAX) {
@@ -153,27 +189,16 @@ void relay_accept(int epoll_fd, const struct keeper *k)
             return;
         }
         int to = socket(k->pub->ss_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        struct pair *p = malloc(sizeof(*p));
-        if (to < 0 || p == NULL ||
-            (connect(to, (const struct sockaddr *)k->pub, k->pub_len) < 0 &&
-             errno != EINPROGRESS)) {
-            refuse(in);
+        struct pair *p = pair_new(in, to);
+        if (p == NULL) {
             (void)close(in);
             (void)close(to);
-            free(p);
-            continue;
+        } else if (to < 0 || (connect(to, (const struct sockaddr *)k->pub, k->pub_len) < 0 &&
+                              errno != EINPROGRESS)) {
+            refuse(epoll_fd, p);
+        } else {
+            ask(epoll_fd, p, 1, false); /* the job's bytes wait until pub is reached */
         }
-        memset(p, 0, offsetof(struct pair, ways));
-        for (int i = 0; i < 2; i++) {
-            p->ends[i].pair = p;
-            p->ways[i].from = p->ways[i].to = 0;
-            p->ways[i].is_over = p->ways[i].is_shut = false;
-        }
-        p->is_answered = p->is_dead = false;
-        p->ends[0].fd = in;
-        p->ends[1].fd = to;
-        pair_count++;
-        ask(epoll_fd, p, 1, false); /* the job's bytes wait until pub is reached */
     }
 }
 
