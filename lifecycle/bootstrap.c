@@ -12,6 +12,7 @@
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/lifecycle.h"
+#include "lifecycle/store/job.h"
 #include "lifecycle/store/subject.h"
 #include "lifecycle/store/user.h"
 
@@ -70,13 +71,17 @@ static int make_admin(struct trk_pg *conn, void *ctx, struct trk_err *err)
     return code;
 }
 
-static int has_users(const struct lifecycle *lc, bool *ret, struct trk_err *err)
+/* Has it users? What rows of older versions lack is filled on the way. */
+static int look_at_database(const struct lifecycle *lc, bool *ret, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     bool empty;
     int code = trk_pg_acquire(lc->pool, &conn, err);
     if (code == 0) {
         code = user_store_is_empty(conn, &empty, err);
+    }
+    if (code == 0) {
+        code = job_store_complete(conn, err);
     }
     if (code == 0) {
         *ret = !empty;
@@ -87,7 +92,7 @@ static int has_users(const struct lifecycle *lc, bool *ret, struct trk_err *err)
 int bootstrap_run(struct lifecycle *lc, struct trk_err *err)
 {
     bool done = false;
-    int code = has_users(lc, &done, err);
+    int code = look_at_database(lc, &done, err);
     if (code < 0 || done) {
         return code;
     }

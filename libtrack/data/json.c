@@ -74,7 +74,7 @@ int trk_json_parse(const char *bytes, size_t len, json_t **ret, struct trk_err *
     return 0;
 }
 
-static int dump_string(const char *s, size_t len, struct trk_buf *buf)
+int trk_json_add_string(struct trk_buf *buf, const char *s, size_t len)
 {
     int rc = trk_buf_addc(buf, '"');
     size_t start = 0;
@@ -126,7 +126,7 @@ static int dump_container(const json_t *value, struct trk_buf *buf)
         json_t *object = (json_t *)(uintptr_t)value;
         for (void *it = json_object_iter(object); it != NULL && rc == 0;) {
             const char *key = json_object_iter_key(it);
-            rc = dump_string(key, strlen(key), buf);
+            rc = trk_json_add_string(buf, key, strlen(key));
             rc = rc == 0 ? trk_buf_addc(buf, ':') : rc;
             rc = rc == 0 ? trk_json_dump(json_object_iter_value(it), buf) : rc;
             it = json_object_iter_next(object, it);
@@ -152,7 +152,7 @@ int trk_json_dump(const json_t *value, struct trk_buf *buf)
     case JSON_ARRAY:
         return dump_container(value, buf);
     case JSON_STRING:
-        return dump_string(json_string_value(value), json_string_length(value), buf);
+        return trk_json_add_string(buf, json_string_value(value), json_string_length(value));
     case JSON_INTEGER:
         return trk_buf_addf(buf, "%" JSON_INTEGER_FORMAT, json_integer_value(value));
     case JSON_REAL:

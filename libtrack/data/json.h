@@ -28,6 +28,8 @@ void trk_json_init(void);
 int trk_json_parse(const char *bytes, size_t len, json_t **ret, struct trk_err *err) TRK_MUST_CHECK;
 /* Compact, UTF-8, keys in insertion order. Appends; TRK_TOO_LARGE past the buffer's cap. */
 int trk_json_dump(const json_t *value, struct trk_buf *buf);
+/* Appends a quoted string; `s` must be UTF-8. */
+int trk_json_add_string(struct trk_buf *buf, const char *s, size_t len);
 /* Compact; returns owned text; never NULL. */
 char *trk_json_text(const json_t *value);
 

@@ -210,6 +210,11 @@ const void *trk_req_body(const struct trk_request *req, size_t *ret_len)
     return req->body.data;
 }
 
+bool trk_req_is_alias(const struct trk_request *req)
+{
+    return req->is_alias;
+}
+
 bool trk_req_is_disconnected(const struct trk_request *req)
 {
     struct pollfd p = {.fd = http_pair_fd(req->pair), .events = POLLRDHUP};

@@ -116,7 +116,7 @@ struct trk_http_options {
      * (return 0 after a trk_reply_…): the handler does not run then. */
     int (*authorize)(struct trk_request *req, const char *access, struct trk_err *err);
     /* Compatibility spellings: may return another path for an unmatched one (talloc'd on the
-     * request) or NULL; trk_req_alias(req) is then true. */
+     * request) or NULL; trk_req_is_alias(req) is then true. */
     const char *(*alias)(struct trk_request *req, const char *path);
     /* Last touch on a JSON reply of an aliased request (renaming keys); returns the value to send,
      * takes `value`. */
@@ -170,6 +170,8 @@ const char *trk_req_peer(const struct trk_request *req);   /* "127.0.0.1" */
 const json_t *trk_req_json(const struct trk_request *req); /* parsed body, or NULL */
 const void *trk_req_body(const struct trk_request *req,
                          size_t *ret_len); /* of RAW_BODY routes; of JSON ones it is gone */
+/* Was it asked for under another spelling (options.alias)? */
+bool trk_req_is_alias(const struct trk_request *req);
 bool trk_req_is_disconnected(const struct trk_request *req);
 struct trk_http_server *trk_req_server(const struct trk_request *req);
 const struct trk_route *trk_req_route(const struct trk_request *req);

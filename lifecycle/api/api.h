@@ -19,6 +19,7 @@
 
 #include "libtrack/http/http_server.h"
 #include "libtrack/pg/pg.h"
+#include "lifecycle/api/dto.h"
 #include "lifecycle/domain/subject.h"
 #include "lifecycle/lifecycle.h"
 #include "lifecycle/store/job.h"
@@ -71,7 +72,6 @@ int api_transaction_audited(struct trk_request *req, const struct api_deed *deed
 int api_scope_param(struct trk_request *req, const char **ret, struct trk_err *err) TRK_MUST_CHECK;
 
 /* JSON of the resources; returned owned. */
-json_t *api_job_json(struct trk_request *req, const struct job *job);
 /* The login cookie; "" clears it (sessions.c). */
 void api_set_cookie(struct trk_request *req, const char *token);
 json_t *api_time_or_null(int64_t unix_s); /* null for 0 */
@@ -93,7 +93,7 @@ extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deplo
     api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_gateway_routes,
     api_grant_routes, api_info_routes, api_job_routes, api_log_routes, api_probe_routes,
     api_session_routes, api_user_routes;
-extern const char api_component_schemas[];
+extern const struct dto api_decision_dto, api_deployment_dto, api_job_dto;
 
 /* The server's options with all tables; valid as long as `lc`. */
 void api_options(struct lifecycle *lc, struct trk_http_options *ret);

@@ -38,21 +38,36 @@ static bool is_public(const struct call_question *question, const char *path)
 
 /* Anybody may ask about a public path, and whoever may call a job need not read it: where it is,
  * not what is in it (the manifest holds its environment). */
+struct decision {
+    const struct job *job;
+    const char *caller, *decision;
+    int64_t valid_for_ms;
+    const char *remote_gateway_url, *remote_gateway_token; /* always NULL: all jobs are near */
+};
+static const struct dto_field decision_fields[] = {
+    {"job", DTO_OBJECT, DTO_AT(struct decision, job), .of = &api_job_dto},
+    {"caller", DTO_TEXT, DTO_AT(struct decision, caller), .is_nullable = true},
+    {"decision", DTO_TEXT, DTO_AT(struct decision, decision),
+     .schema = "\"enum\":[\"any_path\",\"exact_path\"]"},
+    {"valid_for_ms", DTO_INTEGER, DTO_AT(struct decision, valid_for_ms), .is_nullable = true},
+    {"remote_gateway_url", DTO_TEXT, DTO_AT(struct decision, remote_gateway_url),
+     .is_nullable = true},
+    {"remote_gateway_token", DTO_TEXT, DTO_AT(struct decision, remote_gateway_token),
+     .is_nullable = true},
+};
+const struct dto api_decision_dto = DTO("CallDecision", struct decision, decision_fields);
+
 static int reply_decision(struct trk_request *req, const struct job *job,
                           const struct subject *caller, bool any_path)
 {
     char name[600];
+    struct decision d = {.job = job, .decision = any_path ? "any_path" : "exact_path"};
     if (caller != NULL) {
         (void)subject_describe(caller, name, sizeof(name));
+        d.caller = name;
+        d.valid_for_ms = caller->valid_for_ms;
     }
-    json_t *valid_for_ms = caller != NULL && caller->valid_for_ms > 0
-                               ? json_integer(caller->valid_for_ms)
-                               : json_null();
-    return trk_reply_json(req, 200,
-                          json_pack("{s:o,s:s?,s:s,s:o,s:n,s:n}", "job", api_job_json(req, job),
-                                    "caller", caller != NULL ? name : NULL, "decision",
-                                    any_path ? "any_path" : "exact_path", "valid_for_ms",
-                                    valid_for_ms, "remote_gateway_url", "remote_gateway_token"));
+    return api_reply_dto(req, &api_decision_dto, &d);
 }
 
 static int refuse_call(struct trk_request *req, const struct subject *caller, const struct job *job,

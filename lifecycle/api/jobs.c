@@ -1,12 +1,9 @@
 #include <string.h>
 #include <talloc.h>
 
-#include "libtrack/base/clock.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "libtrack/data/version.h"
-#include "libtrack/data/yaml.h"
-#include "libtrack/manifest/manifest.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
@@ -14,82 +11,141 @@
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/deployment.h"
 
-#define WAIT_SLICE_MS 5000
+#define WAIT_SLICE_MS  5000
+#define PAGE           200
+#define PAGE_BYTES_MAX ((size_t)256 << 20)
 
 json_t *api_time_or_null(int64_t unix_s)
 {
     return unix_s != 0 ? json_integer(unix_s) : json_null();
 }
 
-static json_t *manifest_json(const char *yaml)
+/* -- what a job looks like -- */
+
+static void write_pub_url(struct trk_buf *out, const void *object, const void *ctx)
 {
-    json_auto_t *value = NULL;
-    if (yaml == NULL || trk_yaml_parse(yaml, strlen(yaml), "manifest", &value, NULL) < 0 ||
-        !json_is_object(value)) {
-        return json_null();
-    }
-    return trk_manifest_full(value);
+    const struct job *job = object;
+    const struct lifecycle *lc = ctx;
+    trk_autofree char *url = trk_xasprintf("%s/job/%s/%s", lc->config->external_pub_url, job->name,
+                                           job->version);
+    (void)trk_json_add_string(out, url, strlen(url));
 }
 
-static json_t *replicas_json(const char *comma_list)
+static const struct dto_field job_fields[] = {
+    {"name", DTO_TEXT, DTO_AT(struct job, name)},
+    {"version", DTO_TEXT, DTO_AT(struct job, version)},
+    {"status", DTO_TEXT, DTO_AT(struct job, status),
+     .schema = "\"enum\":[\"starting\",\"running\",\"error\",\"orphaned\",\"lost\"]"},
+    {"create_time", DTO_TIME, DTO_AT(struct job, create_time)},
+    {"update_time", DTO_TIME, DTO_AT(struct job, update_time)},
+    {"id", DTO_TEXT, DTO_AT(struct job, id)},
+    {"manifest", DTO_JSON, DTO_AT(struct job, manifest_json), .is_nullable = true},
+    {"manifest_yaml", DTO_TEXT, DTO_AT(struct job, manifest), .is_nullable = true},
+    {"internal_name", DTO_TEXT, DTO_AT(struct job, internal_name), .is_nullable = true},
+    {"pub_url", DTO_TEXT, .write = write_pub_url},
+    {"error", DTO_TEXT, DTO_AT(struct job, error), .is_nullable = true},
+    {"notice", DTO_TEXT, DTO_AT(struct job, notice), .is_nullable = true},
+    {"image_tag", DTO_TEXT, DTO_AT(struct job, image_tag), .is_nullable = true},
+    {"deployed_by", DTO_TEXT, DTO_AT(struct job, deployed_by), .is_nullable = true},
+    {"last_call_time", DTO_TIME, DTO_AT(struct job, last_call_time), .is_nullable = true},
+    {"infrastructure_target", DTO_TEXT, DTO_AT(struct job, infrastructure_target),
+     .is_nullable = true},
+    {"replica_internal_names", DTO_NAMES, DTO_AT(struct job, replica_internal_names)},
+    {"job_type_version", DTO_TEXT, DTO_AT(struct job, job_type_version)},
+    {"infrastructure_stats", DTO_JSON, DTO_AT(struct job, infrastructure_stats)},
+};
+const struct dto api_job_dto = DTO("Job", struct job, job_fields);
+
+/* -- the list: read, made and sent page by page -- */
+
+struct job_list {
+    struct lifecycle *lc;
+    struct subject *reader;
+    bool is_fatman, is_begun, is_ended;
+    char *name, *version; /* of the last one seen */
+    struct trk_buf out;
+    size_t sent;
+};
+
+static void add_job(void *ctx, const struct job *job)
 {
-    json_t *list = json_array();
-    while (comma_list != NULL && comma_list[0] != '\0') {
-        size_t len = strcspn(comma_list, ",");
-        if (len > 0) {
-            (void)json_array_append_new(list, json_stringn(comma_list, len));
+    struct job_list *l = ctx;
+    talloc_free(l->name);
+    talloc_free(l->version);
+    l->name = talloc_strdup(l, job->name);
+    l->version = talloc_strdup(l, job->version);
+    if (!subject_can(l->reader, SCOPE_READ_JOB, job->name, job->version, NULL)) {
+        return;
+    }
+    (void)trk_buf_addc(&l->out, l->is_begun ? ',' : '[');
+    l->is_begun = true;
+    if (l->is_fatman) {
+        json_auto_t *value = api_fatman(dto_json(&api_job_dto, job, l->lc));
+        (void)trk_json_dump(value, &l->out);
+    } else {
+        dto_write(&l->out, &api_job_dto, job, l->lc);
+    }
+}
+
+static int add_page(struct job_list *l, struct trk_err *err)
+{
+    trk_pg_auto struct trk_pg *conn = NULL;
+    size_t count;
+    int code = trk_pg_acquire(l->lc->pool, &conn, err);
+    trk_buf_reset(&l->out);
+    l->sent = 0;
+    if (code == 0) {
+        code = job_store_page(conn, l->name, l->version, PAGE, add_job, l, &count, err);
+    }
+    if (code == 0 && count < PAGE) {
+        (void)trk_buf_adds(&l->out, l->is_begun ? "]" : "[]");
+        l->is_ended = true;
+    }
+    return code;
+}
+
+static ssize_t next_bytes(void *user, char *bytes, size_t size)
+{
+    struct job_list *l = user;
+    while (l->sent == l->out.len) {
+        if (l->is_ended) {
+            return 0;
         }
-        comma_list += len + (comma_list[len] == ',');
+        if (add_page(l, NULL) < 0 || l->out.failed) {
+            return -1;
+        }
     }
-    return list;
+    size_t len = l->out.len - l->sent < size ? l->out.len - l->sent : size;
+    memcpy(bytes, l->out.data + l->sent, len);
+    l->sent += len;
+    return (ssize_t)len;
 }
 
-static json_t *object_json(const char *text)
+static void free_list(void *user)
 {
-    json_t *value = NULL;
-    if (text == NULL || trk_json_parse(text, strlen(text), &value, NULL) < 0) {
-        return json_object();
-    }
-    return value;
-}
-
-json_t *api_job_json(struct trk_request *req, const struct job *job)
-{
-    char *pub_url = talloc_asprintf(trk_req_mem(req), "%s/job/%s/%s",
-                                    api_lifecycle(req)->config->external_pub_url, job->name,
-                                    job->version);
-    return json_pack(
-        "{s:s,s:s,s:s,s:I,s:I,s:s,s:o,s:s?,s:s?,s:s,s:s?,s:s?,s:s?,s:s?,s:o,s:s?,s:o,s:s?,s:o}",
-        "name", job->name, "version", job->version, "status", job->status, "create_time",
-        (json_int_t)job->create_time, "update_time", (json_int_t)job->update_time, "id", job->id,
-        "manifest", manifest_json(job->manifest), "manifest_yaml", job->manifest, "internal_name",
-        job->internal_name, "pub_url", pub_url, "error", job->error, "notice", job->notice,
-        "image_tag", job->image_tag, "deployed_by", job->deployed_by, "last_call_time",
-        api_time_or_null(job->last_call_time), "infrastructure_target", job->infrastructure_target,
-        "replica_internal_names", replicas_json(job->replica_internal_names), "job_type_version",
-        job->job_type_version, "infrastructure_stats", object_json(job->infrastructure_stats));
+    struct job_list *l = user;
+    trk_buf_fini(&l->out);
+    talloc_free(l);
 }
 
 static int list_jobs(struct trk_request *req, struct trk_err *err)
 {
-    trk_pg_auto struct trk_pg *conn = NULL;
-    struct job *jobs;
-    size_t count;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = job_store_list(conn, trk_req_mem(req), NULL, &jobs, &count, err);
-    }
+    struct job_list *l = talloc_zero(NULL, struct job_list);
+    l->lc = api_lifecycle(req);
+    l->reader = talloc_steal(l, api_subject(req));
+    l->is_fatman = trk_req_is_alias(req);
+    l->name = talloc_strdup(l, "");
+    l->version = talloc_strdup(l, "");
+    trk_buf_init(&l->out, PAGE_BYTES_MAX);
+    int code = add_page(l, err); /* what fails here is said */
     if (code < 0) {
+        free_list(l);
         return code;
     }
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++) {
-        if (subject_can(api_subject(req), SCOPE_READ_JOB, jobs[i].name, jobs[i].version, NULL)) {
-            (void)json_array_append_new(list, api_job_json(req, &jobs[i]));
-        }
-    }
-    return trk_reply_json(req, 200, list);
+    return trk_reply_stream(req, 200, "application/json", next_bytes, l, free_list);
 }
+
+/* -- one job -- */
 
 static int load(struct trk_request *req, struct job **ret, struct trk_err *err)
 {
@@ -104,7 +160,7 @@ static int get_job(struct trk_request *req, struct trk_err *err)
 {
     struct job *job;
     int code = load(req, &job, err);
-    return code < 0 ? code : trk_reply_json(req, 200, api_job_json(req, job));
+    return code < 0 ? code : api_reply_dto(req, &api_job_dto, job);
 }
 
 static int refuse_alias(struct trk_request *req, const char *what, struct trk_err *err)

@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "libtrack/base/mem.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
@@ -14,35 +16,18 @@
 
 /* Laid out by hand: clang-format would cut these strings into letters. */
 // clang-format off
-const char api_component_schemas[] =
-    "{\"Health\":" OBJECT("\"service\":" STRING ",\"live\":" BOOLEAN ",\"database_connected\":"
+static const char component_schemas[] =
+    ",\"Health\":" OBJECT("\"service\":" STRING ",\"live\":" BOOLEAN ",\"database_connected\":"
         BOOLEAN ",\"git_version\":" STRING ",\"docker_tag\":" STRING ",\"auth_required\":" BOOLEAN
         )
     ",\"Info\":" OBJECT("\"service\":" STRING ",\"version\":" STRING ",\"git_version\":" STRING
         ",\"docker_tag\":" STRING ",\"auth_required\":" BOOLEAN ",\"external_pub_url\":" STRING
         ",\"lifecycle_url\":" STRING ",\"grafana_url\":" STRING)
-    ",\"Job\":" OBJECT("\"name\":" STRING ",\"version\":" STRING
-        ",\"status\":{\"type\":\"string\",\"enum\":[\"starting\",\"running\","
-        "\"error\",\"orphaned\",\"lost\"]},\"create_time\":" TIME ",\"update_time\":" TIME
-        ",\"id\":" STRING ",\"manifest\":{\"type\":[\"object\",\"null\"]},\"manifest_yaml\":"
-        STRING_0 ",\"internal_name\":" STRING_0 ",\"pub_url\":" STRING ",\"error\":" STRING_0
-        ",\"notice\":" STRING_0 ",\"image_tag\":" STRING_0 ",\"deployed_by\":" STRING_0
-        ",\"last_call_time\":" TIME_0 ",\"infrastructure_target\":" STRING_0
-        ",\"replica_internal_names\":{\"type\":\"array\",\"items\":" STRING
-        "},\"job_type_version\":" STRING ",\"infrastructure_stats\":{\"type\":\"object\"}")
     ",\"JobFamily\":" OBJECT("\"name\":" STRING ",\"id\":" STRING)
     ",\"PublicEndpoint\":" OBJECT("\"job_name\":" STRING ",\"job_version\":" STRING
         ",\"endpoint\":" STRING ",\"active\":" BOOLEAN)
     ",\"Logs\":" OBJECT("\"logs\":" STRING)
     ",\"DeploymentId\":" OBJECT("\"id\":" STRING)
-    ",\"Deployment\":" OBJECT("\"id\":" STRING
-        ",\"status\":{\"type\":\"string\",\"enum\":[\"in_progress\",\"done\","
-        "\"failed\"]},\"create_time\":" TIME ",\"update_time\":" TIME ",\"error\":" STRING_0
-        ",\"job\":{\"type\":[\"object\",\"null\"],"
-        "\"description\":\"the Job once it is done\"},\"deployed_by\":" STRING_0 ",\"phase\":"
-        STRING_0 ",\"image_name\":" STRING_0 ",\"infrastructure_target\":" STRING_0
-        ",\"manifest_yaml\":" STRING_0 ",\"job_name\":" STRING_0 ",\"job_version\":" STRING_0
-        ",\"warnings\":" STRING_0)
     ",\"UserToken\":" OBJECT("\"username\":" STRING ",\"token\":" STRING ",\"is_staff\":" BOOLEAN)
     ",\"Esc\":" OBJECT("\"name\":" STRING ",\"id\":" STRING)
     ",\"EscAuth\":" OBJECT("\"id\":" STRING ",\"name\":" STRING
@@ -51,10 +36,6 @@ const char api_component_schemas[] =
     ",\"Permission\":" OBJECT("\"subject_type\":{\"type\":\"string\",\"enum\":[\"user\",\"esc\","
         "\"job_family\"]},\"subject\":" STRING ",\"esc_id\":" STRING_0 ",\"scope\":" STRING
         ",\"job_family\":" STRING_0 ",\"job_version\":" STRING_0 ",\"endpoint\":" STRING_0)
-    ",\"CallDecision\":" OBJECT("\"job\":" API_REF("Job") ",\"caller\":" STRING_0
-        ",\"decision\":{\"type\":\"string\",\"enum\":[\"any_path\","
-        "\"exact_path\"]},\"valid_for_ms\":{\"type\":[\"integer\",\"null\"]},"
-        "\"remote_gateway_url\":" STRING_0 ",\"remote_gateway_token\":" STRING_0)
     ",\"AuditEvent\":" OBJECT("\"id\":" STRING ",\"version\":" INTEGER ",\"timestamp\":" TIME
         ",\"event_type\":" STRING ",\"properties\":{\"type\":\"object\"},"
         "\"username_executor\":" STRING_0 ",\"username_subject\":" STRING_0 ",\"job_name\":"
@@ -70,6 +51,18 @@ static json_t *show_reason(struct trk_request *req, int status, const struct trk
         (void)json_object_set_new(body, "error", json_string(err->text));
     }
     return body;
+}
+
+static const struct dto *const dtos[] = {&api_job_dto, &api_deployment_dto, &api_decision_dto};
+static char *all_schemas; /* made once, kept */
+
+static const char *schemas(void)
+{
+    if (all_schemas == NULL) {
+        trk_autofree char *made = dto_schemas(dtos, TRK_COUNT(dtos));
+        all_schemas = trk_xasprintf("%.*s%s", (int)strlen(made) - 1, made, component_schemas);
+    }
+    return all_schemas;
 }
 
 /* Filled once: tables of other files are no constant expressions. */
@@ -98,7 +91,7 @@ void api_options(struct lifecycle *lc, struct trk_http_options *ret)
         .prefixes = prefixes,
         .tables = tables,
         .table_count = TRK_COUNT(tables),
-        .component_schemas = api_component_schemas,
+        .component_schemas = schemas(),
         .request_max = (unsigned)lc->config->http_connections_max,
         .ctx = lc,
         .authorize = api_authorize,

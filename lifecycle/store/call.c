@@ -24,7 +24,8 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         conn, &res, err,
         "select m.value as maintenance, (select string_agg(e.endpoint, E'\\n') from "
         "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
-        "endpoints, null::text as manifest, null::text as error, null::text as notice, null::text "
+        "endpoints, null::text as manifest, null::text as manifest_json, null::text as error, "
+        "null::text as notice, null::text "
         "as infrastructure_stats, null::text as image_tag, null::text as "
         "deployed_by, " JOB_COLUMNS_SHORT ", " TOKEN_COLUMNS
         ", p.scope, case when p.job_family_id is not null then f.name end as on_family, case when "

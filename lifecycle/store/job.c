@@ -1,35 +1,48 @@
 #include "lifecycle/store/job.h"
 
+#include <string.h>
+
 #include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
+#include "libtrack/data/json.h"
 #include "libtrack/data/version.h"
+#include "libtrack/data/yaml.h"
+#include "libtrack/manifest/manifest.h"
 #include "lifecycle/store/rows.h"
+
+/* mem NULL: borrowed from the result. */
+static const char *text(void *mem, const struct trk_pg_result *res, int row, const char *column)
+{
+    return mem != NULL ? row_text(mem, res, row, column) : trk_pg_text(res, row, column);
+}
 
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct job *job)
 {
     *job = (struct job){
-        .id = row_text(mem, res, row, "id"),
-        .family_id = row_text(mem, res, row, "family_id"),
-        .name = row_text(mem, res, row, "name"),
-        .version = row_text(mem, res, row, "version"),
-        .status = row_text(mem, res, row, "status"),
+        .id = text(mem, res, row, "id"),
+        .family_id = text(mem, res, row, "family_id"),
+        .name = text(mem, res, row, "name"),
+        .version = text(mem, res, row, "version"),
+        .status = text(mem, res, row, "status"),
         .create_time = trk_pg_int(res, row, "create_time"),
         .update_time = trk_pg_int(res, row, "update_time"),
         .last_call_time = trk_pg_int(res, row, "last_call_time"),
-        .manifest = row_text(mem, res, row, "manifest"),
-        .internal_name = row_text(mem, res, row, "internal_name"),
-        .error = row_text(mem, res, row, "error"),
-        .notice = row_text(mem, res, row, "notice"),
-        .image_tag = row_text(mem, res, row, "image_tag"),
-        .deployed_by = row_text(mem, res, row, "deployed_by"),
-        .infrastructure_target = row_text(mem, res, row, "infrastructure_target"),
-        .replica_internal_names = row_text(mem, res, row, "replica_internal_names"),
-        .job_type_version = row_text(mem, res, row, "job_type_version"),
-        .infrastructure_stats = row_text(mem, res, row, "infrastructure_stats"),
-        .generation_id = row_text(mem, res, row, "generation_id"),
-        .image_name = row_text(mem, res, row, "image_name"),
-        .image_digest = row_text(mem, res, row, "image_digest"),
-        .source_digest = row_text(mem, res, row, "source_digest"),
-        .spec_digest = row_text(mem, res, row, "spec_digest"),
+        .internal_name = text(mem, res, row, "internal_name"),
+        .infrastructure_target = text(mem, res, row, "infrastructure_target"),
+        .replica_internal_names = text(mem, res, row, "replica_internal_names"),
+        .job_type_version = text(mem, res, row, "job_type_version"),
+        .generation_id = text(mem, res, row, "generation_id"),
+        .image_name = text(mem, res, row, "image_name"),
+        .image_digest = text(mem, res, row, "image_digest"),
+        .source_digest = text(mem, res, row, "source_digest"),
+        .spec_digest = text(mem, res, row, "spec_digest"),
+        .manifest = text(mem, res, row, "manifest"),
+        .manifest_json = text(mem, res, row, "manifest_json"),
+        .error = text(mem, res, row, "error"),
+        .notice = text(mem, res, row, "notice"),
+        .image_tag = text(mem, res, row, "image_tag"),
+        .deployed_by = text(mem, res, row, "deployed_by"),
+        .infrastructure_stats = text(mem, res, row, "infrastructure_stats"),
     };
 }
 
@@ -58,23 +71,24 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
     return 0;
 }
 
-int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
+int job_store_page(struct trk_pg *conn, const char *after_name, const char *after_version,
+                   int64_t limit, void (*see)(void *ctx, const struct job *job), void *ctx,
                    size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
     int code = trk_pg_query(conn, &res, err,
-                            "select " JOB_COLUMNS " from registry_job j where $1::text is null or "
-                            "j.name = $1 order by j.name, j.version",
-                            "s", name);
+                            "select " JOB_COLUMNS " from registry_job j where (j.name, j.version) "
+                            "> ($1, $2) order by j.name, j.version limit $3",
+                            "ssi", after_name, after_version, limit);
     if (code < 0) {
         return code;
     }
     int count = trk_pg_rows(res);
-    struct job *jobs = row_array(mem, struct job, count);
     for (int row = 0; row < count; row++) {
-        fill(jobs, res, row, &jobs[row]);
+        struct job job;
+        fill(NULL, res, row, &job);
+        see(ctx, &job);
     }
-    *ret = jobs;
     *ret_count = (size_t)count;
     return 0;
 }
@@ -122,22 +136,57 @@ int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const ch
     return job_store_get(conn, mem, name, version, ret, err);
 }
 
+/* What is shown of a manifest; NULL when it cannot be read. Returns owned. */
+static char *manifest_json(const char *yaml)
+{
+    json_auto_t *value = NULL;
+    if (yaml == NULL || trk_yaml_parse(yaml, strlen(yaml), "manifest", &value, NULL) < 0 ||
+        !json_is_object(value)) {
+        return NULL;
+    }
+    json_auto_t *full = trk_manifest_full(value);
+    return trk_json_text(full);
+}
+
+int job_store_complete(struct trk_pg *conn, struct trk_err *err)
+{
+    trk_pg_result_auto struct trk_pg_result *res = NULL;
+    int code = trk_pg_query(conn, &res, err,
+                            "select id, manifest from registry_job where manifest_json is null and "
+                            "manifest is not null",
+                            "");
+    int count = code == 0 ? trk_pg_rows(res) : 0;
+    for (int row = 0; row < count && code == 0; row++) {
+        const char *manifest = trk_pg_text(res, row, "manifest");
+        trk_autofree char *shown = manifest_json(manifest);
+        code = trk_pg_query(conn, NULL, err,
+                            "update registry_job set manifest_json = $2 where id = $1 and manifest "
+                            "= $3",
+                            "sss", trk_pg_text(res, row, "id"), shown, manifest);
+    }
+    return code;
+}
+
 int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *err)
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
+    trk_autofree char *shown = manifest_json(job->manifest);
     return trk_pg_query(
         conn, NULL, err,
         "insert into registry_job (id, family_id, name, version, status, update_time, manifest, "
         "internal_name, error, notice, image_tag, deployed_by, last_call_time, "
         "infrastructure_target, replica_internal_names, job_type_version, infrastructure_stats, "
-        "generation_id, image_name, image_digest, source_digest, spec_digest) values ($1, $2, $3, "
+        "generation_id, image_name, image_digest, source_digest, spec_digest, manifest_json) "
+        "values ($1, $2, $3, "
         "$4, $5, case when $6::bigint = 0 then now() else to_timestamp($6::bigint) end, $7, $8, "
         "$9, $10, $11, $12, case when $13::bigint = 0 then null else to_timestamp($13::bigint) "
         "end, $14, coalesce($15, ''), coalesce($16, ''), coalesce($17, '{}'), $18, $19, $20, $21, "
-        "$22) on conflict (name, version) do update set status = excluded.status, update_time = "
-        "excluded.update_time, manifest = excluded.manifest, internal_name = "
-        "excluded.internal_name, error = excluded.error, notice = excluded.notice, image_tag = "
+        "$22, $23) on conflict (name, version) do update set status = excluded.status, update_time "
+        "= "
+        "excluded.update_time, manifest = excluded.manifest, manifest_json = "
+        "excluded.manifest_json, internal_name = excluded.internal_name, error = excluded.error, "
+        "notice = excluded.notice, image_tag = "
         "excluded.image_tag, deployed_by = excluded.deployed_by, last_call_time = "
         "coalesce(excluded.last_call_time, registry_job.last_call_time), infrastructure_target = "
         "excluded.infrastructure_target, replica_internal_names = "
@@ -146,12 +195,12 @@ int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *e
         "excluded.generation_id, image_name = excluded.image_name, image_digest = "
         "excluded.image_digest, source_digest = excluded.source_digest, spec_digest = "
         "excluded.spec_digest",
-        "sssssissssssisssssssss", job->id != NULL ? job->id : id, job->family_id, job->name,
+        "sssssissssssissssssssss", job->id != NULL ? job->id : id, job->family_id, job->name,
         job->version, job->status, job->update_time, job->manifest, job->internal_name, job->error,
         job->notice, job->image_tag, job->deployed_by, job->last_call_time,
         job->infrastructure_target, job->replica_internal_names, job->job_type_version,
         job->infrastructure_stats, job->generation_id, job->image_name, job->image_digest,
-        job->source_digest, job->spec_digest);
+        job->source_digest, job->spec_digest, shown);
 }
 
 int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,

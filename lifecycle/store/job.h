@@ -19,7 +19,8 @@ struct job {
     const char *status; /* domain/status.h: starting | running | error | orphaned | lost */
     int64_t create_time, update_time, last_call_time; /* Unix seconds; 0: never */
     const char *manifest;                             /* YAML text as submitted, or NULL */
-    const char *internal_name;                        /* host:port, or NULL */
+    const char *manifest_json; /* what is shown of it, JSON; job_store_save makes it */
+    const char *internal_name; /* host:port, or NULL */
     const char *error, *notice, *image_tag, *deployed_by, *infrastructure_target;
     const char *replica_internal_names; /* comma list */
     const char *job_type_version, *infrastructure_stats;
@@ -38,9 +39,13 @@ int job_store_resolve(struct trk_pg *conn, void *mem, const char *name, const ch
  * TRK_NOT_FOUND. */
 int job_store_resolve_version(struct trk_pg *conn, void *mem, const char *name, const char *wanted,
                               const char **ret_version, struct trk_err *err) TRK_MUST_CHECK;
-/* Jobs of one family (name) or all (NULL), ordered by name, version. *ret is a talloc array. */
-int job_store_list(struct trk_pg *conn, void *mem, const char *name, struct job **ret,
+/* Shows `see` the jobs behind (after_name, after_version), by name and version, at most `limit`;
+ * texts are valid until it returns. ("", "") is before the first. */
+int job_store_page(struct trk_pg *conn, const char *after_name, const char *after_version,
+                   int64_t limit, void (*see)(void *ctx, const struct job *job), void *ctx,
                    size_t *ret_count, struct trk_err *err) TRK_MUST_CHECK;
+/* At start: fills what rows of older versions lack (manifest_json). */
+int job_store_complete(struct trk_pg *conn, struct trk_err *err) TRK_MUST_CHECK;
 /* Inserts or updates by (name, version); create_time and id of an existing row stay. update_time :=
  * job->update_time, or now when 0; id: a new one when NULL. Writes no event: job_store_set_status
  * or event_store_add does, in the same transaction. */

@@ -310,6 +310,65 @@ START_TEST(the_fatman_era_reads_its_own_keys)
 }
 END_TEST
 
+/* -- the list of jobs -- */
+
+START_TEST(a_list_of_many_jobs_is_whole_and_in_order)
+{
+    const char *subject;
+    new_job("many", "1.0.0", JOB_RUNNING);
+    sql("insert into registry_job (id, family_id, name, version, status, manifest, manifest_json, "
+        "error) select 'many-' || n, family_id, name, '2.0.' || to_char(n, 'FM0000'), status, "
+        "manifest, manifest_json, E'a \"quoted\"\\nline \\x01' from registry_job, "
+        "generate_series(1, 650) n where name = 'many'");
+    const char *token = new_esc("lister", &subject);
+    grant(subject, SCOPE_READ_JOB, "many", NULL);
+    struct answer a = call("GET", "/api/v1/job", token, NULL);
+    ck_assert_int_eq(a.status, 200);
+    ck_assert_uint_eq(json_array_size(a.body), 651);
+    const char *before = "";
+    for (size_t i = 0; i < json_array_size(a.body); i++) {
+        const json_t *job = json_array_get(a.body, i);
+        const char *version = trk_json_string_or(job, "version", "");
+        ck_assert_str_eq(trk_json_string_or(job, "name", ""), "many");
+        ck_assert_int_gt(strcmp(version, before), 0);
+        before = version;
+    }
+    const json_t *last = json_array_get(a.body, 650);
+    ck_assert_str_eq(trk_json_string_or(last, "error", ""), "a \"quoted\"\nline \x01");
+    struct answer one = call("GET", "/api/v1/job/many/2.0.0650", token, NULL);
+    ck_assert_msg(json_equal(last, one.body), "%s", one.text);
+    struct answer old = call("GET", "/api/v1/fatman", token, NULL);
+    ck_assert_uint_eq(json_array_size(old.body), 651);
+    ck_assert_ptr_nonnull(strstr(trk_json_string_or(json_array_get(old.body, 0), "pub_url", ""),
+                                 "/fatman/many/1.0.0"));
+    json_decref(a.body);
+    json_decref(one.body);
+    json_decref(old.body);
+    sql("delete from registry_job where name = 'many'");
+    a = call("GET", "/api/v1/job", token, NULL);
+    ck_assert_str_eq(a.text, "[]");
+    json_decref(a.body);
+}
+END_TEST
+
+START_TEST(rows_of_older_versions_get_the_manifest_that_is_shown)
+{
+    new_job("older", "1.0.0", JOB_RUNNING);
+    sql("update registry_job set manifest = E'name: older\\nlabels: {a: b}\\n', manifest_json = "
+        "null "
+        "where name = 'older'");
+    {
+        trk_pg_auto struct trk_pg *conn = acquire();
+        must(job_store_complete(conn, &api.err));
+    }
+    struct answer a = call("GET", "/api/v1/job/older/1.0.0", ADMIN, NULL);
+    const json_t *manifest = json_object_get(a.body, "manifest");
+    ck_assert_str_eq(trk_json_string_or(json_object_get(manifest, "labels"), "a", ""), "b");
+    ck_assert(json_is_null(json_object_get(manifest, "replicas"))); /* every field is there */
+    json_decref(a.body);
+}
+END_TEST
+
 /* -- users -- */
 
 START_TEST(login_gives_the_token_and_says_no_more)
@@ -676,6 +735,8 @@ static void add_tests(TCase *tcase)
     tcase_add_test(tcase, a_grant_is_taken_back_in_both_spellings);
     tcase_add_test(tcase, the_fatman_era_reads_its_own_keys);
     tcase_add_test(tcase, login_gives_the_token_and_says_no_more);
+    tcase_add_test(tcase, a_list_of_many_jobs_is_whole_and_in_order);
+    tcase_add_test(tcase, rows_of_older_versions_get_the_manifest_that_is_shown);
     tcase_add_test(tcase, users_change_their_password_and_tokens);
     tcase_add_test(tcase, a_session_ends_with_logout_and_with_the_password);
     tcase_add_test(tcase, wrong_passwords_make_wait);
