@@ -369,15 +369,17 @@ def test_results(job):
     assert (response.status, response.body, response.headers["Content-Type"]) == (201, b"<p>hi", "text/html; charset=utf-8")
 
 
-def test_numpy(job):
-    pytest.importorskip("numpy")
+def test_numpy(job, tmp_path):
+    numpy = pytest.importorskip("numpy")
+    (tmp_path / "packages").mkdir()
+    (tmp_path / "packages/numpy").symlink_to(Path(numpy.__file__).parent)
     w = job("""
         import numpy as np
         class Model:
             def perform(self, n):
                 return {"array": np.arange(n).reshape(2, -1), "scalar": np.float32(0.5), "int": np.int64(n), "bool": np.bool_(True),
                         "nan": np.array([np.nan, 1.0]), np.int64(7): 1}
-    """)
+    """, "Model", "--packages", str(tmp_path / "packages"))
     assert w.call(n=4).json == {"array": [[0, 1], [2, 3]], "scalar": 0.5, "int": 4, "bool": True, "nan": [None, 1.0], "7": 1}
 
 
@@ -1035,7 +1037,7 @@ def test_expect_continue_and_http10(job):
     b"POST /api/v1/perform HTTP/1.1\r\n\r\n",
     b"GET /live HTTP/1.1\nHost: a\n\n",
     HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
-    b"GET http://a/live HTTP/1.1\r\nHost: a\r\n\r\n",
+    b"GET http://b/live HTTP/1.1\r\nHost: a\r\n\r\n",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03 tls hello\r\n\r\n",
 ])
 def test_smuggling_shapes_are_refused(job, data):
