@@ -32,9 +32,25 @@ const struct trk_h1_request *pub_call_request(struct pub_client *c)
 
 /* -- accounts -- */
 
+void pub_call_note(struct pub_client *c, int status)
+{
+    struct pub_worker *w = c->worker;
+    const struct pub_access_line line = {
+        .peer = c->peer,
+        .tracing_id = c->tracing_id,
+        .request = c->line,
+        .status = status,
+        .duration_ns = c->line.len > 0 ? w->loop.now_ns - c->started_ns : 0,
+        .caller = c->caller};
+    pub_access_note(&w->access, &line);
+}
+
 void pub_call_end(struct pub_client *c, int status, bool can_reuse)
 {
     struct pub_worker *w = c->worker;
+    if (c->target != NULL && c->state != PUB_CLIENT_TUNNEL) { /* that was noted when it began */
+        pub_call_note(c, status);
+    }
     struct pub_target *target = TRK_STEAL(c->target);
     trk_autofree char *caller = TRK_STEAL(c->caller);
     free(TRK_STEAL(c->pass));
@@ -496,6 +512,8 @@ static bool is_idempotent(struct trk_h1_slice method)
 static void reset(struct pub_client *c, const struct trk_h1_request *r, size_t head_len)
 {
     c->head_len = head_len;
+    c->line = (struct trk_h1_slice){r->method.at,
+                                    (size_t)(r->target.at + r->target.len - r->method.at)};
     c->minor = r->minor;
     c->keep_alive = r->keep_alive;
     c->is_head = r->method.len == 4 && memcmp(r->method.at, "HEAD", 4) == 0;

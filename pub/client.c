@@ -160,6 +160,7 @@ void pub_client_next(struct pub_client *c)
         return;
     }
     c->state = PUB_CLIENT_HEAD;
+    c->line.len = 0;
     c->parsed_len = 0;
     c->is_head_timed = false;
     if (c->worker->request_of == c) {
@@ -212,6 +213,7 @@ static bool parse_head(struct pub_client *c)
         return false;
     }
     w->request_of = NULL;
+    c->line.len = 0;
     int n = trk_h1_parse_request(&w->request, c->in.bytes, c->in.len);
     if (n == 0) {
         return false;

@@ -51,6 +51,7 @@ struct pub_client {
     struct pub_flow in;
     size_t parsed_len; /* bytes already seen by an attempt to parse */
     size_t head_len;
+    struct trk_h1_slice line; /* "METHOD target" of the request, in `in`; empty: there is none */
     int minor;
     bool keep_alive, is_head, is_idempotent, is_upgrade, wants_continue;
     struct trk_h1_slice rest; /* raw path and query behind the version; in `in` */
@@ -110,6 +111,8 @@ bool pub_call_may_go_on(struct pub_client *c);
 /* The table has changed: for those who wait. */
 void pub_call_news(struct pub_worker *w);
 void pub_call_cancel(struct pub_client *c);
+/* A line of the access log. */
+void pub_call_note(struct pub_client *c, int status);
 /* Ends the call's accounts; gives the connection to the job back. */
 void pub_call_end(struct pub_client *c, int status, bool can_reuse);
 

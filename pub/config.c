@@ -27,6 +27,10 @@ static const struct trk_config_entry entries[] = {
      "debug, info, warn or error"},
     {"log_structured", TRK_CONFIG_BOOL, FIELD(log_structured), "false", NULL, "LOG_STRUCTURED", 0,
      0, 0, "one JSON object a line instead of text"},
+    {"access_log", TRK_CONFIG_STRING, FIELD(access_log), "", NULL, "PUB_ACCESS_LOG", 0, 0, 0,
+     "file to append a line a request to: time, peer, method, path, status, ms, tracing id, "
+     "caller; "
+     "rotate it by copying and truncating"},
     {"lifecycle_url", TRK_CONFIG_STRING, FIELD(lifecycle_url), "http://127.0.0.1:7202/lifecycle",
      NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path or https"},
     {"lifecycle_auth_token", TRK_CONFIG_STRING, FIELD(lifecycle_auth_token), "", NULL,

@@ -15,7 +15,7 @@ struct pub_config {
     char *addr, *service_name, *state, *profile, *log_level;
     char *lifecycle_url, *lifecycle_auth_token;
     char *tracing_header, *caller_header;
-    char *forward_protocol;
+    char *forward_protocol, *access_log;
     int64_t port, threads;
     bool auth_required, auth_debug, forward_caller_token, log_structured;
     int64_t unused; /* of settings that do nothing any more */

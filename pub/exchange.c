@@ -223,6 +223,7 @@ static void answer_head(struct pub_client *c, struct trk_h1_response *r, size_t 
     }
     c->status = r->status;
     if (r->status == 101) {
+        pub_call_note(c, 101);
         pub_tunnel_begin(c, head_len);
     } else {
         frame_answer(c, r, head_len);

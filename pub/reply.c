@@ -75,6 +75,9 @@ static void reply(struct pub_client *c, int status, const char *fields, const ch
     size_t body_len = c->is_head ? 0 : len;
     pub_block_add(&c->to_client, head, head_len);
     pub_block_add(&c->to_client, body, body_len);
+    if (c->target == NULL) { /* others end with their call */
+        pub_call_note(c, status);
+    }
     c->is_writable = true;
     c->state = PUB_CLIENT_REPLY;
 }

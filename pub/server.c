@@ -181,6 +181,7 @@ static int init_worker(struct pub_worker *w, struct pub_shared *shared, unsigned
     }
     w->loop.readers = &shared->readers;
     w->loop.reader = index;
+    pub_access_init(&w->access, &w->loop, shared->access_fd);
     pub_targets_init(&w->targets, &w->hosts, &w->stats);
     w->reserve_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
     return 0;
@@ -195,6 +196,7 @@ static void fini_worker(struct pub_worker *w)
     if (w->loop.ctx != NULL) {
         pub_loop_flush(&w->loop);
     }
+    pub_access_fini(&w->access);
     pub_targets_fini(&w->targets);
     pub_hosts_fini(&w->hosts);
     pub_stats_fini(&w->stats);
@@ -307,6 +309,7 @@ static int init_shared(struct pub_shared *shared, const struct pub_config *confi
                        const char *internal_token, struct trk_err *err)
 {
     shared->config = config;
+    shared->access_fd = -1;
     if (strcmp(config->forward_protocol, "http") != 0) {
         return trk_err_set(err, TRK_INVALID,
                            "FORWARD_TO_PROTOCOL: '%s' is not supported, only http",
@@ -316,6 +319,9 @@ static int init_shared(struct pub_shared *shared, const struct pub_config *confi
         lower_header(shared->tracing_header, config->tracing_header, "REQUEST_TRACING_HEADER",
                      err) < 0 ||
         lower_header(shared->caller_header, config->caller_header, "CALLER_NAME_HEADER", err) < 0) {
+        return err->code;
+    }
+    if (pub_access_open(config->access_log, &shared->access_fd, err) < 0) {
         return err->code;
     }
     shared->metrics = trk_metrics_new();
@@ -360,6 +366,9 @@ static void free_server(struct pub_server *server)
     }
     for (size_t i = 0; i < server->shared.worker_count; i++) {
         fini_worker(&server->shared.workers[i]);
+    }
+    if (server->shared.access_fd >= 0) {
+        (void)close(server->shared.access_fd);
     }
     pub_feed_free(server->shared.feed);
     free(server->shared.workers);

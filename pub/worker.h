@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "libtrack/metrics/metrics.h"
+#include "pub/access.h"
 #include "pub/config.h"
 #include "pub/feed.h"
 #include "pub/loop.h"
@@ -26,6 +27,7 @@ struct pub_shared {
     struct trk_metrics *metrics; /* of the process; calls are counted by each worker */
     atomic_int client_count;
     struct pub_readers readers;
+    int access_fd; /* -1: no access log */
     struct pub_feed *feed;
     const struct pub_table *table; /* the feed's */
     size_t worker_count;
@@ -45,6 +47,7 @@ struct pub_worker {
     struct pub_hosts hosts;
     struct pub_stats stats;
     struct pub_targets targets;
+    struct pub_access access;
     atomic_bool wants_news; /* somebody here waits for a change of the table */
     /* Clients. */
     struct pub_client *clients;

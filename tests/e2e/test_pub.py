@@ -1347,6 +1347,7 @@ def test_unusable_address_is_no_reason_to_fail(pub, lifecycle, job):
         ({"RACETRACK_PROFILE": "prod"}, "LIFECYCLE_AUTH_TOKEN is required"),
         ({"PUB_ADDR": "no.such.addr.invalid"}, "PUB_ADDR 'no.such.addr.invalid'"),
         ({"PUB_PORT": "70000"}, "PUB_PORT"),
+        ({"PUB_ACCESS_LOG": "/no/such/folder/log"}, "PUB_ACCESS_LOG: opening /no/such/folder/log"),
     ],
 )
 def test_wrong_setting_is_named(lifecycle, tmp_path, env, text):
@@ -1362,6 +1363,34 @@ def test_public_token_stays_on_this_machine(make_pub, lifecycle, job, tmp_path):
     folder.mkdir()
     with pytest.raises(AssertionError, match="development key that everybody knows"):
         Pub(lifecycle, folder, PUB_ADDR="0.0.0.0", RACETRACK_PROFILE="", LIFECYCLE_AUTH_TOKEN=token)
+
+
+def test_access_log(make_pub, lifecycle, make_job, tmp_path):
+    path = tmp_path / "access.log"
+    lifecycle.add("adder", make_job(lambda wire, request: "upgrade" in request.headers and wire.send(SWITCH) or Job.echo(wire, request)))
+    pub = make_pub(PUB_ACCESS_LOG=path)
+    with pub.wire() as wire:
+        wire.send(request(CALL + "?secret=1", "GET", headers="X-Request-Tracing-Id: trace-1\r\n")).answer()
+        wire.send(request("/pub/job/none/latest", "GET", token=None)).answer()
+        wire.send(request("/pub/job/adder/latest/ws", "GET", headers=UPGRADE)).read_head()
+    pub.call("/a" * 3000)
+    with pub.wire() as wire:
+        wire.send("garbage\r\n\r\n").answer()
+    lines = wait_until(lambda: (lines := path.read_text().splitlines())[-1:] and "- - 400" in lines[-1] and lines, "the lines", 2.0)
+    lines = [line for line in lines if "/metrics" not in line]
+    times, rest = zip(*(line.split(" ", 1) for line in lines))
+    assert all(re.fullmatch(r"20..-..-..T..:..:..\....Z", at) for at in times)
+    expected = [
+        rf'127.0.0.1 GET {CALL} 200 \d+\.\d\d\d trace-1 "ESC tester"',
+        r"127.0.0.1 GET /pub/job/none/latest 404 \d+\.\d\d\d [0-9a-f-]+ null",
+        r'127.0.0.1 GET /pub/job/adder/latest/ws 101 \d+\.\d\d\d [0-9a-f-]+ "ESC tester"',
+        r"127.0.0.1 - - 404 \d+\.\d\d\d [0-9a-f-]+ null",
+        r"127.0.0.1 - - 400 0\.000 [0-9a-f-]+ null",
+    ]
+    assert len(rest) == len(expected)
+    for line, pattern in zip(rest, expected):
+        assert re.fullmatch(pattern, line), line
+    assert "secret" not in path.read_text()
 
 
 def test_tokens_are_never_logged(make_pub, lifecycle, job):
