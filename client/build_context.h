@@ -1,8 +1,5 @@
 /*
- * build_context.h - the folder of a job as a deterministic tar.gz to upload.
- *
- * Honours .gitignore (gitignore.h). The same files give the same bytes, so the server sees that
- * nothing has changed.
+ * build_context.h - the folder of a job as a tar.gz to upload (libtrack/source/pack.h).
  */
 #ifndef CLIENT_BUILD_CONTEXT_H
 #define CLIENT_BUILD_CONTEXT_H
@@ -13,8 +10,7 @@
 #include "libtrack/base/err.h"
 
 /* What a deployment's request may carry is 96 MiB as base64 JSON (lifecycle's limit). */
-#define BUILD_CONTEXT_BYTES_MAX          ((size_t)70 << 20)
-#define BUILD_CONTEXT_UNPACKED_BYTES_MAX ((size_t)2 << 30)
+#define BUILD_CONTEXT_BYTES_MAX ((size_t)70 << 20)
 
 struct build_context {
     char *bytes; /* owned: tar.gz */

@@ -6,7 +6,6 @@
 #include "client/manifest_input.h"
 #include "client/progress.h"
 #include "client/remote.h"
-#include "client/secret_file.h"
 #include "client/url.h"
 #include "libtrack/base/buf.h"
 #include "libtrack/base/clock.h"
@@ -15,6 +14,7 @@
 #include "libtrack/data/json.h"
 #include "libtrack/manifest/manifest.h"
 #include "libtrack/manifest/secret_files.h"
+#include "libtrack/source/secret_file.h"
 
 #define SUBMIT_TIMEOUT_MS (10 * 60 * INT64_C(1000)) /* an upload over a slow line */
 #define POLL_WAIT_MS      10000
@@ -85,7 +85,7 @@ static int add_secrets(json_t *body, const struct manifest_input *input, struct 
             continue;
         }
         json_t *variables = NULL;
-        int rc = secret_file_read(input->folder, path, &variables, err);
+        int rc = trk_secret_file_read(input->folder, path, &variables, err);
         if (rc < 0) {
             return rc;
         }

@@ -89,7 +89,8 @@ static const struct trk_config_entry entries[] = {
 
 const struct trk_config_table builder_config_table = {
     .service = "image_builder",
-    .summary = "builds jobs' images and serves them as a registry",
+    .summary = "builds jobs' images and serves them as a registry; `image_builder build [FOLDER]` "
+               "builds the image of one job's folder without a service",
     .entries = entries,
     .count = TRK_COUNT(entries),
 };

@@ -64,13 +64,13 @@ static int make_reporter(struct image_builder *ib, struct trk_err *err)
     return rc;
 }
 
-static int make_folders(struct image_builder *ib, struct trk_err *err)
+static int make_folders(struct image_builder *ib, int64_t wait_ms, struct trk_err *err)
 {
     trk_autofree char *images = trk_xasprintf("%s/images", ib->config->state_dir);
     trk_autofree char *sources = trk_xasprintf("%s/sources", ib->config->state_dir);
-    int rc = store_open(images, STORE_WAIT_MS, &ib->store, err);
+    int rc = store_open(images, wait_ms, &ib->store, err);
     rc = rc == 0 ? trk_mkdir_p(sources, 0700, err) : rc;
-    rc = rc == 0 ? store_open(sources, STORE_WAIT_MS, &ib->sources, err) : rc;
+    rc = rc == 0 ? store_open(sources, wait_ms, &ib->sources, err) : rc;
     if (rc < 0) {
         return rc;
     }
@@ -113,21 +113,35 @@ static int listen_on(struct service *service, struct trk_err *err)
     return trk_http_server_start(&options, &service->server, err);
 }
 
-int service_start(const struct builder_config *config, struct service **ret, struct trk_err *err)
+int service_open(const struct builder_config *config, int64_t wait_ms, struct service **ret,
+                 struct trk_err *err)
 {
     struct service *service = trk_xcalloc(1, sizeof(*service));
     struct image_builder *ib = &service->ib;
     ib->config = config;
-    ib->public_key = trk_profile_public_key(config->profile, config->lifecycle_public_key);
-    int rc = trk_profile_check_public_key(config->profile, config->http_addr, ib->public_key, err);
-    if (rc == 0) {
-        rc = make_folders(ib, err);
+    int rc = make_folders(ib, wait_ms, err);
+    if (rc < 0) {
+        service_stop(service);
+        return rc;
     }
-    if (rc == 0) {
-        rc = make_reporter(ib, err);
+    add_metrics(ib);
+    *ret = service;
+    return 0;
+}
+
+int service_start(const struct builder_config *config, struct service **ret, struct trk_err *err)
+{
+    const char *public_key = trk_profile_public_key(config->profile, config->lifecycle_public_key);
+    struct service *service;
+    int rc = trk_profile_check_public_key(config->profile, config->http_addr, public_key, err);
+    rc = rc == 0 ? service_open(config, STORE_WAIT_MS, &service, err) : rc;
+    if (rc < 0) {
+        return rc;
     }
+    struct image_builder *ib = &service->ib;
+    ib->public_key = public_key;
+    rc = make_reporter(ib, err);
     if (rc == 0) {
-        add_metrics(ib);
         ib->uploads = uploads_new(ib->store);
         ib->builds = build_queue_new(ib, (unsigned)config->builds_max);
         ib->housekeeping = housekeeping_start(ib);

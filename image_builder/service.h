@@ -8,6 +8,9 @@
 
 struct service;
 
+/* The stores alone, and what builds need: no port. Waits up to wait_ms for one that is ending. */
+int service_open(const struct builder_config *config, int64_t wait_ms, struct service **ret,
+                 struct trk_err *err) TRK_MUST_CHECK;
 /* Opens the store, removes what a killed process left, listens. `config` borrows. */
 int service_start(const struct builder_config *config, struct service **ret,
                   struct trk_err *err) TRK_MUST_CHECK;

@@ -20,7 +20,7 @@ import pytest
 import requests
 import yaml
 
-from harness import BIN, clean_environment, process_alive, registry_token, wait_for
+from harness import BIN, clean_environment, copy_sample, process_alive, registry_token, wait_for
 
 ADDER = "class Adder:\n    def perform(self, a, b):\n        return a + b\n"
 
@@ -568,3 +568,30 @@ def test_git_repository_is_measured_before_it_is_checked_out(tmp_path):
             assert result["error_code"] == "too_large", result
         finally:
             builder.stop()
+
+
+# ---- without a service ----
+
+
+def test_a_folder_is_built_without_a_service(tmp_path):
+    """And what it made is served by the service that is started on it; while that runs, the store is taken."""
+    folder = copy_sample("python-class", tmp_path / "job", name="alone", files={".gitignore": "*.csv\n", "big.csv": "1,2\n", "secret.env": "TOKEN=hunter2\n"},
+                         secret_build_env_file="secret.env")
+    env = clean_environment(XDG_CACHE_HOME=tmp_path / "cache", HOME=tmp_path)
+    done = subprocess.run([BIN / "image_builder", "build"], cwd=folder, env=env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    state = tmp_path / "cache/racetrack"
+    assert f"The image lies in {state}/images" in done.stdout and "hunter2" not in done.stdout
+    image, digest = (re.search(f"^{what}: (.+)$", done.stdout, re.M)[1] for what in ("Image", "Digest"))
+    state.rename(tmp_path / "state")
+    builder = Builder(tmp_path)
+    try:
+        code = builder.layers({"error": None, "image_name": image, "image_digest": digest})["code"]
+        assert sorted(code) == ["src/job/adder.py", "src/job/job.yaml"]
+        taken = subprocess.run([BIN / "image_builder", "build", folder], env={**env, "RACETRACK_STATE": builder.state},
+                               capture_output=True, text=True, timeout=60)
+        assert taken.returncode == 70 and "another image_builder is using the image store" in taken.stderr, taken.stderr
+    finally:
+        builder.stop()
+    nothing = subprocess.run([BIN / "image_builder", "build", tmp_path], env=env, capture_output=True, text=True, timeout=60)
+    assert nothing.returncode == 70 and "job.yaml" in nothing.stderr

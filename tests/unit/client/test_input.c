@@ -6,21 +6,23 @@
 
 #include "client/build_context.h"
 #include "client/log_overlap.h"
-#include "client/secret_file.h"
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/oci/oci.h"
+#include "libtrack/source/pack.h"
+#include "libtrack/source/secret_file.h"
 
 static struct trk_err err;
 
 START_TEST(secret_lines_are_read_as_the_original_does)
 {
     json_auto_t *secrets = NULL;
-    ck_assert_int_eq(secret_lines_parse("# comment\n; too\n\n[section]\nTOKEN=abc\n"
-                                        "  Spaced_Key =  some words \r\nQUOTED=\"a b\"\n"
-                                        "SINGLE='x'\nEMPTY=\nURL=http://h:1/?a=b\nHALF=\"open\n",
-                                        "f", &secrets, &err),
-                     0);
+    ck_assert_int_eq(
+        trk_secret_lines_parse("# comment\n; too\n\n[section]\nTOKEN=abc\n"
+                               "  Spaced_Key =  some words \r\nQUOTED=\"a b\"\n"
+                               "SINGLE='x'\nEMPTY=\nURL=http://h:1/?a=b\nHALF=\"open\n",
+                               "f", &secrets, &err),
+        0);
     json_auto_t *expected = json_pack("{s:s, s:s, s:s, s:s, s:s, s:s, s:s}", "TOKEN", "abc",
                                       "Spaced_Key", "some words", "QUOTED", "a b", "SINGLE", "x",
                                       "EMPTY", "", "URL", "http://h:1/?a=b", "HALF", "\"open");
@@ -32,7 +34,7 @@ START_TEST(a_bad_secret_line_is_named_without_its_content)
 {
     static const char *const bad[] = {"A=1\nhunter2\n", "A=1\n=hunter2\n", "A=1\nB=hunter2\xff\n"};
     json_t *secrets = NULL;
-    ck_assert_int_eq(secret_lines_parse(bad[_i], "secrets.env", &secrets, &err), TRK_INVALID);
+    ck_assert_int_eq(trk_secret_lines_parse(bad[_i], "secrets.env", &secrets, &err), TRK_INVALID);
     ck_assert_ptr_nonnull(strstr(err.text, "secrets.env, line 2"));
     ck_assert_ptr_null(strstr(err.text, "hunter2"));
 }
@@ -161,7 +163,7 @@ START_TEST(too_large_names_the_largest_files)
     make_folder();
     trk_autofree char *big = trk_xasprintf("%s/weights.bin", folder);
     trk_autoclose int fd = open(big, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
-    ck_assert_int_eq(ftruncate(fd, (off_t)BUILD_CONTEXT_UNPACKED_BYTES_MAX + 1), 0);
+    ck_assert_int_eq(ftruncate(fd, (off_t)TRK_SOURCE_UNPACKED_BYTES_MAX + 1), 0);
     struct build_context context = {0};
     ck_assert_int_eq(build_context_pack(folder, NULL, &context, &err), TRK_TOO_LARGE);
     ck_assert_ptr_nonnull(strstr(err.text, "weights.bin"));

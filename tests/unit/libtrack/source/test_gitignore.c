@@ -1,7 +1,7 @@
 #include <check.h>
 
-#include "client/gitignore.h"
 #include "libtrack/base/mem.h"
+#include "libtrack/source/gitignore.h"
 
 START_TEST(patterns_match_as_gitignore_5_says)
 {
@@ -42,7 +42,7 @@ START_TEST(patterns_match_as_gitignore_5_says)
         {"a**b", "a/b", false},
     };
     ck_assert_uint_lt((size_t)_i, TRK_COUNT(cases));
-    ck_assert_msg(gitignore_match(cases[_i].pattern, cases[_i].text) == cases[_i].matches,
+    ck_assert_msg(trk_gitignore_match(cases[_i].pattern, cases[_i].text) == cases[_i].matches,
                   "pattern %s, text %s", cases[_i].pattern, cases[_i].text);
 }
 END_TEST
@@ -52,17 +52,17 @@ START_TEST(stars_do_not_take_for_ever)
     char text[2001];
     memset(text, 'a', 2000);
     text[2000] = '\0';
-    ck_assert(!gitignore_match("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", text));
-    ck_assert(!gitignore_match("**/*a*a*a*a*a*a*a*a*a*a*a*a*a*b", text));
+    ck_assert(!trk_gitignore_match("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", text));
+    ck_assert(!trk_gitignore_match("**/*a*a*a*a*a*a*a*a*a*a*a*a*a*b", text));
 }
 END_TEST
 
 static bool ignored(const char *lines, const char *path, bool is_folder)
 {
-    struct gitignore *rules = gitignore_new();
-    gitignore_add_lines(rules, "", lines);
-    bool result = gitignore_is_ignored(rules, path, is_folder);
-    gitignore_free(rules);
+    struct trk_gitignore *rules = trk_gitignore_new();
+    trk_gitignore_add_lines(rules, "", lines);
+    bool result = trk_gitignore_is_ignored(rules, path, is_folder);
+    trk_gitignore_free(rules);
     return result;
 }
 
@@ -102,16 +102,16 @@ END_TEST
 
 START_TEST(a_deeper_file_decides_for_its_folder)
 {
-    struct gitignore *rules = gitignore_new();
-    gitignore_add_lines(rules, "", "*.bin\n");
-    gitignore_add_lines(rules, "models", "!best.bin\n/old\n");
-    ck_assert(gitignore_is_ignored(rules, "a.bin", false));
-    ck_assert(gitignore_is_ignored(rules, "models/a.bin", false));
-    ck_assert(!gitignore_is_ignored(rules, "models/best.bin", false));
-    ck_assert(gitignore_is_ignored(rules, "models2/best.bin", false));
-    ck_assert(gitignore_is_ignored(rules, "models/old", true));
-    ck_assert(!gitignore_is_ignored(rules, "old", true));
-    gitignore_free(rules);
+    struct trk_gitignore *rules = trk_gitignore_new();
+    trk_gitignore_add_lines(rules, "", "*.bin\n");
+    trk_gitignore_add_lines(rules, "models", "!best.bin\n/old\n");
+    ck_assert(trk_gitignore_is_ignored(rules, "a.bin", false));
+    ck_assert(trk_gitignore_is_ignored(rules, "models/a.bin", false));
+    ck_assert(!trk_gitignore_is_ignored(rules, "models/best.bin", false));
+    ck_assert(trk_gitignore_is_ignored(rules, "models2/best.bin", false));
+    ck_assert(trk_gitignore_is_ignored(rules, "models/old", true));
+    ck_assert(!trk_gitignore_is_ignored(rules, "old", true));
+    trk_gitignore_free(rules);
 }
 END_TEST
 

@@ -1,4 +1,4 @@
-#include "client/secret_file.h"
+#include "libtrack/source/secret_file.h"
 
 #include "libtrack/base/file.h"
 #include "libtrack/base/mem.h"
@@ -45,7 +45,7 @@ static int parse_line(const char *line, size_t len, size_t number, const char *n
     return 0;
 }
 
-int secret_lines_parse(const char *text, const char *name, json_t **ret, struct trk_err *err)
+int trk_secret_lines_parse(const char *text, const char *name, json_t **ret, struct trk_err *err)
 {
     json_auto_t *variables = json_object();
     for (size_t number = 1; *text != '\0'; number++) {
@@ -60,7 +60,7 @@ int secret_lines_parse(const char *text, const char *name, json_t **ret, struct 
     return 0;
 }
 
-int secret_file_read(const char *folder, const char *path, json_t **ret, struct trk_err *err)
+int trk_secret_file_read(const char *folder, const char *path, json_t **ret, struct trk_err *err)
 {
     trk_autofree char *full = path[0] == '/' ? trk_xstrdup(path)
                                              : trk_xasprintf("%s/%s", folder, path);
@@ -70,7 +70,7 @@ int secret_file_read(const char *folder, const char *path, json_t **ret, struct 
     if (rc < 0) {
         return trk_err_wrap(err, "reading secret variables");
     }
-    rc = secret_lines_parse(text, path, ret, err);
+    rc = trk_secret_lines_parse(text, path, ret, err);
     explicit_bzero(text, len);
     return rc;
 }

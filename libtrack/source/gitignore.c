@@ -1,4 +1,4 @@
-#include "client/gitignore.h"
+#include "libtrack/source/gitignore.h"
 
 #include <stddef.h>
 
@@ -10,17 +10,17 @@ struct rule {
     char *pattern; /* without '!', leading and trailing '/' */
     bool is_negated, is_anchored, is_folder_only;
 };
-struct gitignore {
+struct trk_gitignore {
     struct rule *list;
     size_t count, size;
 };
 
-struct gitignore *gitignore_new(void)
+struct trk_gitignore *trk_gitignore_new(void)
 {
-    return trk_xcalloc(1, sizeof(struct gitignore));
+    return trk_xcalloc(1, sizeof(struct trk_gitignore));
 }
 
-void gitignore_free(struct gitignore *rules)
+void trk_gitignore_free(struct trk_gitignore *rules)
 {
     if (rules == NULL) {
         return;
@@ -46,7 +46,7 @@ static size_t trimmed_length(const char *line, size_t len)
     return len;
 }
 
-static void add_line(struct gitignore *rules, const char *folder, const char *line, size_t len)
+static void add_line(struct trk_gitignore *rules, const char *folder, const char *line, size_t len)
 {
     struct rule rule = {0};
     len = trimmed_length(line, len);
@@ -79,7 +79,7 @@ static void add_line(struct gitignore *rules, const char *folder, const char *li
     rules->list[rules->count++] = rule;
 }
 
-void gitignore_add_lines(struct gitignore *rules, const char *folder, const char *lines)
+void trk_gitignore_add_lines(struct trk_gitignore *rules, const char *folder, const char *lines)
 {
     while (*lines != '\0') {
         size_t len = strcspn(lines, "\n");
@@ -150,7 +150,7 @@ static bool match_one(const char **pattern, const char **text)
 
 /* Greedy with one point of return for '*' and one for '**': linear in space, at worst the product
  * of the lengths in time for each of them. */
-bool gitignore_match(const char *pattern, const char *text)
+bool trk_gitignore_match(const char *pattern, const char *text)
 {
     const char *start = pattern;
     const char *star = NULL, *star_text = NULL, *deep = NULL, *deep_text = NULL;
@@ -211,7 +211,7 @@ static bool rule_matches(const struct rule *rule, const char *path, bool is_fold
         const char *slash = strrchr(path, '/');
         path = slash != NULL ? slash + 1 : path;
     }
-    return gitignore_match(rule->pattern, path);
+    return trk_gitignore_match(rule->pattern, path);
 }
 
 /* No rule brings these back. */
@@ -228,7 +228,7 @@ static bool is_always_ignored(const char *path)
     return trk_str_has_suffix(name, ".pyc") || trk_str_has_suffix(name, ".zip");
 }
 
-bool gitignore_is_ignored(const struct gitignore *rules, const char *path, bool is_folder)
+bool trk_gitignore_is_ignored(const struct trk_gitignore *rules, const char *path, bool is_folder)
 {
     if (is_always_ignored(path)) {
         return true;

@@ -2,8 +2,8 @@
  * secret_file.h - files of KEY=VALUE lines that a manifest names (secret_build_env_file,
  * secret_runtime_env_file).
  */
-#ifndef CLIENT_SECRET_FILE_H
-#define CLIENT_SECRET_FILE_H
+#ifndef LIBTRACK_SECRET_FILE_H
+#define LIBTRACK_SECRET_FILE_H
 
 #include <jansson.h>
 
@@ -12,10 +12,10 @@
 /* Lines KEY=VALUE; blank lines, lines that begin with # or ;, and [sections] are passed over; case
  * is kept; blanks around, and quotes around a whole value, are dropped. `name` is for errors, which
  * never show a value. *ret owned: an object of strings. */
-int secret_lines_parse(const char *text, const char *name, json_t **ret,
-                       struct trk_err *err) TRK_MUST_CHECK;
+int trk_secret_lines_parse(const char *text, const char *name, json_t **ret,
+                           struct trk_err *err) TRK_MUST_CHECK;
 /* Reads `path` relative to `folder`. */
-int secret_file_read(const char *folder, const char *path, json_t **ret,
-                     struct trk_err *err) TRK_MUST_CHECK;
+int trk_secret_file_read(const char *folder, const char *path, json_t **ret,
+                         struct trk_err *err) TRK_MUST_CHECK;
 
 #endif
