@@ -2,6 +2,8 @@
 
 #include <string.h>
 
+#include "libtrack/base/str.h"
+
 /* Where decoding stands in the raw path. */
 struct walk {
     const char *at, *end;
@@ -9,22 +11,13 @@ struct walk {
     const char *fault;
 };
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
 /* The decoded character at w->at, which moves on; -1 on a fault. */
 static int next_char(struct walk *w)
 {
     unsigned char c = (unsigned char)*w->at;
     if (c == '%') {
-        int high = w->end - w->at >= 3 ? hex_value(w->at[1]) : -1;
-        int low = high >= 0 ? hex_value(w->at[2]) : -1;
+        int high = w->end - w->at >= 3 ? trk_hex_value(w->at[1]) : -1;
+        int low = high >= 0 ? trk_hex_value(w->at[2]) : -1;
         if (low < 0) {
             w->fault = "the path has a broken percent escape";
             return -1;

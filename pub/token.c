@@ -3,39 +3,16 @@
 #include <string.h>
 #include <strings.h>
 
-static const char cookie_name[] = "X-Racetrack-Auth";
+#include "libtrack/base/str.h"
 
-static int hex_value(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+static const char cookie_name[] = "X-Racetrack-Auth";
 
 /* 0, or -1 on a broken escape or no room. */
 static int url_decode(struct trk_h1_slice s, char *out, struct trk_h1_slice *ret)
 {
-    if (s.len > TRK_H1_TARGET_MAX) {
-        return -1;
-    }
-    ret->at = out;
-    for (size_t i = 0; i < s.len; i++) {
-        char c = s.at[i];
-        if (c == '%') {
-            int high = i + 2 < s.len ? hex_value(s.at[i + 1]) : -1;
-            int low = high >= 0 ? hex_value(s.at[i + 2]) : -1;
-            if (low < 0) {
-                return -1;
-            }
-            c = (char)(high << 4 | low);
-            i += 2;
-        }
-        *out++ = c;
-    }
-    ret->len = (size_t)(out - ret->at);
-    return 0;
+    ptrdiff_t n = s.len > TRK_H1_TARGET_MAX ? -1 : trk_url_unescape(s.at, s.len, out);
+    *ret = (struct trk_h1_slice){out, n < 0 ? 0 : (size_t)n};
+    return n < 0 ? -1 : 0;
 }
 
 static struct trk_h1_slice trim(const char *at, const char *end)

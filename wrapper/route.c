@@ -2,36 +2,16 @@
 
 #include <string.h>
 
-static int hex(char c)
-{
-    if (c >= '0' && c <= '9') {
-        return c - '0';
-    }
-    c = (char)(c | 0x20);
-    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
+#include "libtrack/base/str.h"
 
 static int decode(const char *s, size_t len, char *out)
 {
     if (len >= ROUTE_PATH_MAX) {
         return 414;
     }
-    size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = s[i];
-        if (c == '%') {
-            int high = len - i > 2 ? hex(s[i + 1]) : -1;
-            int low = len - i > 2 ? hex(s[i + 2]) : -1;
-            if (high < 0 || low < 0) {
-                return 400;
-            }
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        if (c == '\0') {
-            return 400;
-        }
-        out[n++] = c;
+    ptrdiff_t n = trk_url_unescape(s, len, out);
+    if (n < 0 || memchr(out, '\0', (size_t)n) != NULL) {
+        return 400;
     }
     out[n] = '\0';
     return 0;

@@ -90,39 +90,36 @@ int trk_url_encode(struct trk_buf *buf, const char *s, size_t len, const char *k
     return rc;
 }
 
-static int hex_value(char c)
+ptrdiff_t trk_url_unescape(const char *s, size_t len, char *out)
 {
-    if (c >= '0' && c <= '9') {
-        return c - '0';
+    char *at = out;
+    for (size_t i = 0; i < len; i++) {
+        char c = s[i];
+        if (c == '%') {
+            int high = i + 2 < len ? trk_hex_value(s[i + 1]) : -1;
+            int low = high >= 0 ? trk_hex_value(s[i + 2]) : -1;
+            if (low < 0) {
+                return -1 - (ptrdiff_t)i;
+            }
+            c = (char)(high << 4 | low);
+            i += 2;
+        }
+        *at++ = c;
     }
-    if (c >= 'a' && c <= 'f') {
-        return c - 'a' + 10;
-    }
-    return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+    return at - out;
 }
 
 int trk_url_decode(const char *s, size_t len, char **ret, struct trk_err *err)
 {
     trk_autofree char *out = trk_xmalloc(len + 1);
-    size_t n = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = s[i];
-        if (c == '%') {
-            int high = i + 2 < len ? hex_value(s[i + 1]) : -1;
-            int low = i + 2 < len ? hex_value(s[i + 2]) : -1;
-            if (high < 0 || low < 0) {
-                return trk_err_set(err, TRK_INVALID,
-                                   "broken %%-escape at byte %zu: two hexadecimal digits must "
-                                   "follow a '%%'",
-                                   i + 1);
-            }
-            c = (char)(high * 16 + low);
-            i += 2;
-        }
-        if (c == '\0') {
-            return trk_err_set(err, TRK_INVALID, "a NUL character is not allowed");
-        }
-        out[n++] = c;
+    ptrdiff_t n = trk_url_unescape(s, len, out);
+    if (n < 0) {
+        return trk_err_set(
+            err, TRK_INVALID,
+            "broken %%-escape at byte %td: two hexadecimal digits must follow a '%%'", -n);
+    }
+    if (memchr(out, '\0', (size_t)n) != NULL) {
+        return trk_err_set(err, TRK_INVALID, "a NUL character is not allowed");
     }
     out[n] = '\0';
     *ret = TRK_STEAL(out);

@@ -23,6 +23,19 @@ int trk_parse_bool(const char *s, bool *ret_value, struct trk_err *err) TRK_MUST
 /* RFC 3986 §2.1. Encodes all but unreserved characters (and those of `keep`, may be NULL). */
 int trk_url_encode(struct trk_buf *buf, const char *s, size_t len, const char *keep);
 /* Decodes %XX; TRK_INVALID on a broken escape or an encoded NUL. Returns owned in *ret. */
+/* Undoes %-escapes into `out` (as many bytes at most; may be `s`, not terminated): the length, or
+ * -1 - i when the escape at byte i is broken. Any byte may come out. */
+ptrdiff_t trk_url_unescape(const char *s, size_t len, char *out);
+/* 0 to 15; -1 for what is no hexadecimal digit. */
+static inline int trk_hex_value(char c)
+{
+    if (c >= '0' && c <= '9') {
+        return c - '0';
+    }
+    c = (char)(c | 0x20);
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+/* The same, owned and terminated, without NUL. */
 int trk_url_decode(const char *s, size_t len, char **ret, struct trk_err *err) TRK_MUST_CHECK;
 
 /* RFC 4648 §4. Encode appends; decode is strict (padding required, no white space) and TRK_INVALID

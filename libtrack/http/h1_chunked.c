@@ -1,6 +1,7 @@
 /* Chunked transfer coding (RFC 9112 §7.1), the other half of h1.h. */
 #include <string.h>
 
+#include "libtrack/base/str.h"
 #include "libtrack/http/h1.h"
 
 /* Caps on what is not payload: a size line with its extensions, the whole trailer section. */
@@ -38,15 +39,6 @@ bool trk_h1_chunked_in_extension(const struct trk_h1_chunked *c)
     return c->state == EXTENSION;
 }
 
-static int hex_digit(char ch)
-{
-    if (ch >= '0' && ch <= '9') {
-        return ch - '0';
-    }
-    char lower = (char)(ch | 0x20);
-    return lower >= 'a' && lower <= 'f' ? lower - 'a' + 10 : -1;
-}
-
 static bool is_text(char ch)
 {
     unsigned char u = (unsigned char)ch;
@@ -68,7 +60,7 @@ static int next_in_size_line(struct trk_h1_chunked *c, char ch)
     switch (c->state) {
     case SIZE_FIRST:
     case SIZE: {
-        int digit = hex_digit(ch);
+        int digit = trk_hex_value(ch);
         if (digit >= 0) {
             if (c->left >> 59 != 0) { /* stays below 2^63 */
                 return -400;
