@@ -72,6 +72,9 @@ int api_transaction_audited(struct trk_request *req, const struct api_deed *deed
 int api_scope_param(struct trk_request *req, const char **ret, struct trk_err *err) TRK_MUST_CHECK;
 
 /* JSON of the resources; returned owned. */
+/* 200 and whose token it is (users.c). */
+int api_reply_user_token(struct trk_request *req, const char *username, const char *token,
+                         bool is_staff);
 /* The login cookie; "" clears it (sessions.c). */
 void api_set_cookie(struct trk_request *req, const char *token);
 json_t *api_time_or_null(int64_t unix_s); /* null for 0 */
@@ -93,7 +96,11 @@ extern const struct trk_route_table api_audit_routes, api_auth_routes, api_deplo
     api_endpoint_routes, api_esc_routes, api_event_routes, api_family_routes, api_gateway_routes,
     api_grant_routes, api_info_routes, api_job_routes, api_log_routes, api_probe_routes,
     api_session_routes, api_user_routes;
-extern const struct dto api_decision_dto, api_deployment_dto, api_job_dto;
+extern const struct dto api_audit_event_dto, api_credentials_dto, api_decision_dto,
+    api_deployment_dto, api_deployment_id_dto, api_endpoint_change_dto, api_endpoint_dto,
+    api_esc_auth_dto, api_esc_dto, api_esc_token_dto, api_family_dto, api_health_dto, api_info_dto,
+    api_job_dto, api_logs_dto, api_new_esc_dto, api_new_esc_token_dto, api_new_token_dto,
+    api_passwords_dto, api_permission_dto, api_token_dto, api_user_token_dto;
 
 /* The server's options with all tables; valid as long as `lc`. */
 void api_options(struct lifecycle *lc, struct trk_http_options *ret);

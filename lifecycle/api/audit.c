@@ -1,8 +1,6 @@
 #include <string.h>
-#include <talloc.h>
 
 #include "libtrack/base/mem.h"
-#include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/event.h"
@@ -39,41 +37,43 @@ static bool shows_properties(const struct subject *who, const struct audit_event
            (who->type == TRK_SUBJECT_USER && is_name(e->username_executor, who->name));
 }
 
-static json_t *event_json(const struct subject *who, const struct audit_event *e)
-{
-    json_t *properties = NULL;
-    if (!shows_properties(who, e) ||
-        trk_json_parse(e->properties, strlen(e->properties), &properties, NULL) < 0) {
-        properties = json_object();
-    }
-    return json_pack("{s:s,s:I,s:I,s:s,s:o,s:s?,s:s?,s:s?,s:s?}", "id", e->id, "version",
-                     (json_int_t)e->version, "timestamp", (json_int_t)e->timestamp, "event_type",
-                     e->event_type, "properties", properties, "username_executor",
-                     e->username_executor, "username_subject", e->username_subject, "job_name",
-                     e->job_name, "job_version", e->job_version);
-}
+static const struct dto_field event_fields[] = {
+    {"id", DTO_TEXT, DTO_AT(struct audit_event, id)},
+    {"version", DTO_INTEGER, DTO_AT(struct audit_event, version)},
+    {"timestamp", DTO_TIME, DTO_AT(struct audit_event, timestamp)},
+    {"event_type", DTO_TEXT, DTO_AT(struct audit_event, event_type)},
+    {"properties", DTO_JSON, DTO_AT(struct audit_event, properties)},
+    {"username_executor", DTO_TEXT, DTO_AT(struct audit_event, username_executor),
+     .is_nullable = true},
+    {"username_subject", DTO_TEXT, DTO_AT(struct audit_event, username_subject),
+     .is_nullable = true},
+    {"job_name", DTO_TEXT, DTO_AT(struct audit_event, job_name), .is_nullable = true},
+    {"job_version", DTO_TEXT, DTO_AT(struct audit_event, job_version), .is_nullable = true},
+};
+const struct dto api_audit_event_dto = DTO("AuditEvent", struct audit_event, event_fields);
 
 static int reply_events(struct trk_request *req, struct audit_filter filter, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
+    const struct subject *who = api_subject(req);
+    struct audit_event shown[AUDIT_MAX];
+    size_t shown_count = 0, count = LOOKED_AT;
     int code = api_acquire(req, &conn, err);
-    json_auto_t *list = json_array();
     filter.limit = LOOKED_AT;
-    size_t count = LOOKED_AT;
     while (code == 0 && count == LOOKED_AT && filter.offset < LOOK_AT_MAX &&
-           json_array_size(list) < AUDIT_MAX) {
-        void *mem = talloc_new(trk_req_mem(req));
+           shown_count < AUDIT_MAX) {
         struct audit_event *events;
-        code = audit_store_list(conn, mem, &filter, &events, &count, err);
-        for (size_t i = 0; code == 0 && i < count && json_array_size(list) < AUDIT_MAX; i++) {
-            if (may_see(api_subject(req), &events[i])) {
-                (void)json_array_append_new(list, event_json(api_subject(req), &events[i]));
+        code = audit_store_list(conn, trk_req_mem(req), &filter, &events, &count, err);
+        for (size_t i = 0; code == 0 && i < count && shown_count < AUDIT_MAX; i++) {
+            if (may_see(who, &events[i])) {
+                events[i].properties = shows_properties(who, &events[i]) ? events[i].properties
+                                                                         : NULL;
+                shown[shown_count++] = events[i];
             }
         }
         filter.offset += LOOKED_AT;
-        talloc_free(mem);
     }
-    return code < 0 ? code : trk_reply_json(req, 200, TRK_STEAL(list));
+    return code < 0 ? code : api_reply_dtos(req, &api_audit_event_dto, shown, shown_count);
 }
 
 static int get_events(struct trk_request *req, struct trk_err *err)

@@ -52,6 +52,8 @@ static const struct dto_field deployment_fields[] = {
 };
 const struct dto api_deployment_dto = DTO("Deployment", struct deployment, deployment_fields);
 
+DTO_ONE_TEXT(api_deployment_id_dto, "DeploymentId", "id");
+
 /* A manifest holds the job's environment: its deployment shows to those who may read the job, to
  * who made it, and to our own services. */
 static bool is_visible(const struct subject *subject, const struct deployment *d)
@@ -306,7 +308,7 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
     if (code == 0) {
         note_warnings(req, id, warnings);
     }
-    return code < 0 ? code : trk_reply_json(req, 200, json_pack("{s:s}", "id", id));
+    return code < 0 ? code : api_reply_dto(req, &api_deployment_id_dto, &id);
 }
 
 #define NULLABLE_OBJECT "{\"type\":[\"object\",\"null\"]}"

@@ -58,6 +58,11 @@ struct dto {
         .size = sizeof(struct_type)                                                                \
     }
 
+/* An object of one text; what it describes is a `const char *`. */
+#define DTO_ONE_TEXT(variable, schema_name, key)                                                   \
+    static const struct dto_field variable##_fields[] = {{key, DTO_TEXT, .offset = 0}};            \
+    const struct dto variable = DTO(schema_name, const char *, variable##_fields)
+
 /* Appends JSON text. `object` NULL: null. */
 void dto_write(struct trk_buf *out, const struct dto *dto, const void *object, const void *ctx);
 /* The same as a value. Returns owned. */

@@ -9,10 +9,32 @@
 
 /* Paths of a job that anybody may call: asked for by its manifest, opened by an administrator. */
 
-static json_t *endpoint_json(const struct job *job, const struct public_endpoint *e)
+struct shown {
+    const char *job_name, *job_version, *endpoint;
+    bool is_active;
+};
+static const struct dto_field shown_fields[] = {
+    {"job_name", DTO_TEXT, DTO_AT(struct shown, job_name)},
+    {"job_version", DTO_TEXT, DTO_AT(struct shown, job_version)},
+    {"endpoint", DTO_TEXT, DTO_AT(struct shown, endpoint)},
+    {"active", DTO_BOOLEAN, DTO_AT(struct shown, is_active)},
+};
+const struct dto api_endpoint_dto = DTO("PublicEndpoint", struct shown, shown_fields);
+
+static const struct dto_field change_fields[] = {
+    {"endpoint", DTO_TEXT, DTO_AT(struct public_endpoint, endpoint), .is_required = true,
+     .schema = "\"minLength\":1,\"maxLength\":512"},
+    {"active", DTO_BOOLEAN, DTO_AT(struct public_endpoint, is_active), .is_required = true},
+};
+const struct dto api_endpoint_change_dto = DTO("PublicEndpointChange", struct public_endpoint,
+                                               change_fields);
+
+static struct shown shown_of(const struct job *job, const struct public_endpoint *e)
 {
-    return json_pack("{s:s,s:s,s:s,s:b}", "job_name", job->name, "job_version", job->version,
-                     "endpoint", e->endpoint, "active", (int)e->is_active);
+    return (struct shown){.job_name = job->name,
+                          .job_version = job->version,
+                          .endpoint = e->endpoint,
+                          .is_active = e->is_active};
 }
 
 static int list_endpoints(struct trk_request *req, struct trk_err *err)
@@ -33,11 +55,11 @@ static int list_endpoints(struct trk_request *req, struct trk_err *err)
     if (code < 0) {
         return code;
     }
-    json_t *list = json_array();
+    struct shown *list = talloc_array(mem, struct shown, (unsigned)count);
     for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(list, endpoint_json(job, &endpoints[i]));
+        list[i] = shown_of(job, &endpoints[i]);
     }
-    return trk_reply_json(req, 200, list);
+    return api_reply_dtos(req, &api_endpoint_dto, list, count);
 }
 
 struct change {
@@ -81,14 +103,12 @@ static int run_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 static int put_endpoint(struct trk_request *req, struct trk_err *err)
 {
-    const json_t *body = trk_req_json(req);
     struct change c = {
         .mem = trk_req_mem(req),
         .name = trk_req_param(req, "name"),
         .version = trk_req_param(req, "version"),
-        .endpoint = {.endpoint = trk_json_string_or(body, "endpoint", ""),
-                     .is_active = trk_json_bool_or(body, "active", false)},
     };
+    dto_read(&api_endpoint_change_dto, trk_req_json(req), &c.endpoint);
     const struct api_deed deed = {.event_type = "public_endpoint_changed",
                                   .job_name = c.name,
                                   .job_version = c.version,
@@ -96,7 +116,11 @@ static int put_endpoint(struct trk_request *req, struct trk_err *err)
                                                           c.endpoint.endpoint, "active",
                                                           (int)c.endpoint.is_active)};
     int code = api_transaction_audited(req, &deed, run_change, &c, err);
-    return code < 0 ? code : trk_reply_json(req, 200, endpoint_json(c.job, &c.endpoint));
+    if (code < 0) {
+        return code;
+    }
+    const struct shown shown = shown_of(c.job, &c.endpoint);
+    return api_reply_dto(req, &api_endpoint_dto, &shown);
 }
 
 static const struct trk_route routes[] = {
@@ -110,9 +134,7 @@ static const struct trk_route routes[] = {
     {.method = "PUT",
      .path = "/api/v1/job/{name}/{version}/public-endpoints",
      .access = "admin",
-     .request_schema = "{\"type\":\"object\",\"required\":[\"endpoint\",\"active\"],"
-                       "\"properties\":{\"endpoint\":{\"type\":\"string\",\"minLength\":1,"
-                       "\"maxLength\":512},\"active\":{\"type\":\"boolean\"}}}",
+     .request_schema = API_REF("PublicEndpointChange"),
      .response_schema = API_REF("PublicEndpoint"),
      .handler = put_endpoint,
      .help = "Opens one of them, and what is below it, to callers without a token, or closes it."},

@@ -10,6 +10,54 @@
 #include "lifecycle/store/esc.h"
 #include "lifecycle/store/subject.h"
 
+/* -- what is shown and taken -- */
+
+static const struct dto_field esc_fields[] = {
+    {"name", DTO_TEXT, DTO_AT(struct esc, name)},
+    {"id", DTO_TEXT, DTO_AT(struct esc, id)},
+};
+const struct dto api_esc_dto = DTO("Esc", struct esc, esc_fields);
+
+static const struct dto_field new_esc_fields[] = {
+    {"name", DTO_TEXT, DTO_AT(struct esc, name), .is_required = true,
+     .schema = "\"minLength\":1,\"maxLength\":512"},
+    {"id", DTO_TEXT, DTO_AT(struct esc, id), .is_nullable = true,
+     .schema = "\"maxLength\":36,\"pattern\":\"^[A-Za-z0-9._-]*$\""},
+};
+const struct dto api_new_esc_dto = DTO("NewEsc", struct esc, new_esc_fields);
+
+static const struct dto_field token_fields[] = {
+    {"id", DTO_TEXT, DTO_AT(struct token_row, id)},
+    {"token", DTO_TEXT, DTO_AT(struct token_row, token), .is_nullable = true},
+    {"expiry_time", DTO_TIME, DTO_AT(struct token_row, expiry_time), .is_nullable = true},
+    {"active", DTO_BOOLEAN, DTO_AT(struct token_row, is_active)},
+    {"last_use_time", DTO_TIME, DTO_AT(struct token_row, last_use_time), .is_nullable = true},
+};
+const struct dto api_esc_token_dto = DTO("EscToken", struct token_row, token_fields);
+
+struct esc_auth {
+    const char *id, *name;
+    const struct token_row *tokens;
+    size_t token_count;
+};
+static const struct dto_field auth_fields[] = {
+    {"id", DTO_TEXT, DTO_AT(struct esc_auth, id)},
+    {"name", DTO_TEXT, DTO_AT(struct esc_auth, name)},
+    {"tokens", DTO_LIST, DTO_AT(struct esc_auth, tokens), .of = &api_esc_token_dto,
+     .count = offsetof(struct esc_auth, token_count)},
+};
+const struct dto api_esc_auth_dto = DTO("EscAuth", struct esc_auth, auth_fields);
+
+static const struct dto_field new_token_fields[] = {
+    {"expiry_time", DTO_TIME, DTO_AT(struct token_row, expiry_time), .is_nullable = true,
+     .is_required = true},
+};
+const struct dto api_new_esc_token_dto = DTO("NewEscToken", struct token_row, new_token_fields);
+
+DTO_ONE_TEXT(api_token_dto, "Token", "token");
+
+/* -- the handlers -- */
+
 static int list_escs(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
@@ -19,15 +67,7 @@ static int list_escs(struct trk_request *req, struct trk_err *err)
     if (code == 0) {
         code = esc_store_list(conn, trk_req_mem(req), &escs, &count, err);
     }
-    if (code < 0) {
-        return code;
-    }
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(list,
-                                    json_pack("{s:s,s:s}", "name", escs[i].name, "id", escs[i].id));
-    }
-    return trk_reply_json(req, 200, list);
+    return code < 0 ? code : api_reply_dtos(req, &api_esc_dto, escs, count);
 }
 
 struct esc_change {
@@ -49,22 +89,20 @@ static int create(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 static int post_esc(struct trk_request *req, struct trk_err *err)
 {
-    const json_t *body = trk_req_json(req);
     char uuid[TRK_UUID_SIZE];
     trk_uuid4(uuid);
-    const char *id = trk_json_string_or(body, "id", NULL);
+    struct esc esc;
+    dto_read(&api_new_esc_dto, trk_req_json(req), &esc);
+    if (trk_str_is_empty(esc.id)) {
+        esc.id = uuid;
+    }
     struct esc_change c = {
-        .mem = trk_req_mem(req),
-        .lc = api_lifecycle(req),
-        .id = trk_str_is_empty(id) ? uuid : id,
-        .name = trk_json_string_or(body, "name", ""),
-    };
+        .mem = trk_req_mem(req), .lc = api_lifecycle(req), .id = esc.id, .name = esc.name};
     const struct api_deed deed = {
         .event_type = "esc_created",
-        .properties = json_pack("{s:s,s:s}", "esc_id", c.id, "esc_name", c.name)};
+        .properties = json_pack("{s:s,s:s}", "esc_id", esc.id, "esc_name", esc.name)};
     int code = api_transaction_audited(req, &deed, create, &c, err);
-    return code < 0 ? code
-                    : trk_reply_json(req, 200, json_pack("{s:s,s:s}", "name", c.name, "id", c.id));
+    return code < 0 ? code : api_reply_dto(req, &api_esc_dto, &esc);
 }
 
 static int find(struct trk_pg *conn, struct esc_change *c, struct trk_err *err)
@@ -99,18 +137,12 @@ static int get_auth_data(struct trk_request *req, struct trk_err *err)
     }
     /* Being of the staff is enough to see which there are, not to use them. */
     bool shows_text = subject_can_everywhere(api_subject(req), SCOPE_CALL_ADMIN_API);
-    json_t *tokens = json_array();
-    for (size_t i = 0; i < c.token_count; i++) {
-        const struct token_row *t = &c.tokens[i];
-        (void)json_array_append_new(
-            tokens,
-            json_pack("{s:s,s:s?,s:o,s:b,s:o}", "id", t->id, "token", shows_text ? t->token : NULL,
-                      "expiry_time", api_time_or_null(t->expiry_time), "active", (int)t->is_active,
-                      "last_use_time", api_time_or_null(t->last_use_time)));
+    for (size_t i = 0; i < c.token_count && !shows_text; i++) {
+        c.tokens[i].token = NULL;
     }
-    return trk_reply_json(
-        req, 200,
-        json_pack("{s:s,s:s,s:o}", "id", c.esc->id, "name", c.esc->name, "tokens", tokens));
+    const struct esc_auth auth = {
+        .id = c.esc->id, .name = c.esc->name, .tokens = c.tokens, .token_count = c.token_count};
+    return api_reply_dto(req, &api_esc_auth_dto, &auth);
 }
 
 static int add_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -126,7 +158,9 @@ static int add_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
 static int post_token(struct trk_request *req, struct trk_err *err)
 {
     struct esc_change c = change_of(req);
-    c.expiry_time = trk_json_int_or(trk_req_json(req), "expiry_time", 0);
+    struct token_row asked;
+    dto_read(&api_new_esc_token_dto, trk_req_json(req), &asked);
+    c.expiry_time = asked.expiry_time;
     if (c.expiry_time < 0 || (c.expiry_time > 0 && c.expiry_time <= trk_wall_s())) {
         return trk_err_set(err, TRK_INVALID,
                            "expiry_time must be a time to come in Unix seconds, or null");
@@ -168,7 +202,7 @@ static int get_token(struct trk_request *req, struct trk_err *err)
 {
     struct esc_change c = change_of(req);
     int code = api_transaction(req, current_token, &c, err);
-    return code < 0 ? code : trk_reply_json(req, 200, json_pack("{s:s}", "token", c.name));
+    return code < 0 ? code : api_reply_dto(req, &api_token_dto, &c.name);
 }
 
 static const struct trk_route routes[] = {
@@ -181,9 +215,7 @@ static const struct trk_route routes[] = {
     {.method = "POST",
      .path = "/api/v1/escs",
      .access = "staff",
-     .request_schema = "{\"type\":\"object\",\"required\":[\"name\"],\"properties\":{\"name\":{"
-                       "\"type\":\"string\",\"minLength\":1,\"maxLength\":512},\"id\":{\"type\":["
-                       "\"string\",\"null\"],\"maxLength\":36,\"pattern\":\"^[A-Za-z0-9._-]*$\"}}}",
+     .request_schema = API_REF("NewEsc"),
      .response_schema = API_REF("Esc"),
      .handler = post_esc,
      .help = "Makes an external service consumer, with a token."},
@@ -196,8 +228,7 @@ static const struct trk_route routes[] = {
     {.method = "POST",
      .path = "/api/v1/escs/{id}/auth_token",
      .access = "staff",
-     .request_schema = "{\"type\":\"object\",\"required\":[\"expiry_time\"],\"properties\":{"
-                       "\"expiry_time\":{\"type\":[\"integer\",\"null\"]}}}",
+     .request_schema = API_REF("NewEscToken"),
      .handler = post_token,
      .help = "Adds a token, valid until expiry_time (Unix seconds; null: for ever)."},
     {.method = "DELETE",
@@ -208,7 +239,7 @@ static const struct trk_route routes[] = {
     {.method = "GET",
      .path = "/api/v1/auth/token/esc/{id}",
      .access = "scope:" SCOPE_CALL_ADMIN_API,
-     .response_schema = "{\"type\":\"object\",\"properties\":{\"token\":{\"type\":\"string\"}}}",
+     .response_schema = API_REF("Token"),
      .handler = get_token,
      .help = "A valid token of an external service consumer."},
 };

@@ -2,6 +2,12 @@
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
 
+static const struct dto_field family_fields[] = {
+    {"name", DTO_TEXT, DTO_AT(struct family, name)},
+    {"id", DTO_TEXT, DTO_AT(struct family, id)},
+};
+const struct dto api_family_dto = DTO("JobFamily", struct family, family_fields);
+
 /* A family shows to those who may read it, or any job of it. */
 static int list_families(struct trk_request *req, struct trk_err *err)
 {
@@ -15,14 +21,13 @@ static int list_families(struct trk_request *req, struct trk_err *err)
     if (code < 0) {
         return code;
     }
-    json_t *list = json_array();
+    size_t shown = 0;
     for (size_t i = 0; i < count; i++) {
         if (subject_can_in_family(api_subject(req), SCOPE_READ_JOB, families[i].name)) {
-            (void)json_array_append_new(
-                list, json_pack("{s:s,s:s}", "name", families[i].name, "id", families[i].id));
+            families[shown++] = families[i];
         }
     }
-    return trk_reply_json(req, 200, list);
+    return api_reply_dtos(req, &api_family_dto, families, shown);
 }
 
 static const struct trk_route routes[] = {

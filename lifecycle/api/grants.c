@@ -1,3 +1,5 @@
+#include <string.h>
+
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
@@ -84,15 +86,28 @@ static int delete_grant(struct trk_request *req, struct trk_err *err)
     return do_grant(req, true, err);
 }
 
-static json_t *holder_json(const struct permission_holder *h)
+static void write_type(struct trk_buf *out, const void *object, const void *ctx)
 {
-    const struct permission *p = &h->permission;
-    return json_pack("{s:s,s:s,s:s?,s:s,s:s?,s:s?,s:s?}", "subject_type",
-                     trk_subject_type_name(h->type), "subject", h->name, "esc_id", h->esc_id,
-                     "scope", p->scope, "job_family",
-                     p->family_name != NULL ? p->family_name : p->job_name, "job_version",
-                     p->job_version, "endpoint", p->endpoint);
+    (void)ctx;
+    const struct permission_holder *h = object;
+    const char *name = trk_subject_type_name(h->type);
+    (void)trk_json_add_string(out, name, strlen(name));
 }
+
+static const struct dto_field holder_fields[] = {
+    {"subject_type", DTO_TEXT, .write = write_type,
+     .schema = "\"enum\":[\"user\",\"esc\",\"job_family\"]"},
+    {"subject", DTO_TEXT, DTO_AT(struct permission_holder, name)},
+    {"esc_id", DTO_TEXT, DTO_AT(struct permission_holder, esc_id), .is_nullable = true},
+    {"scope", DTO_TEXT, DTO_AT(struct permission_holder, permission.scope)},
+    {"job_family", DTO_TEXT, DTO_AT(struct permission_holder, permission.family_name),
+     .is_nullable = true},
+    {"job_version", DTO_TEXT, DTO_AT(struct permission_holder, permission.job_version),
+     .is_nullable = true},
+    {"endpoint", DTO_TEXT, DTO_AT(struct permission_holder, permission.endpoint),
+     .is_nullable = true},
+};
+const struct dto api_permission_dto = DTO("Permission", struct permission_holder, holder_fields);
 
 static int list_grants(struct trk_request *req, struct trk_err *err)
 {
@@ -111,11 +126,11 @@ static int list_grants(struct trk_request *req, struct trk_err *err)
     if (code < 0) {
         return code;
     }
-    json_t *list = json_array();
-    for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(list, holder_json(&holders[i]));
+    for (size_t i = 0; i < count; i++) { /* a grant on one job is one on its family too */
+        struct permission *p = &holders[i].permission;
+        p->family_name = p->family_name != NULL ? p->family_name : p->job_name;
     }
-    return trk_reply_json(req, 200, list);
+    return api_reply_dtos(req, &api_permission_dto, holders, count);
 }
 
 static const struct trk_route routes[] = {

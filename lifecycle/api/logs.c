@@ -67,6 +67,8 @@ static int read_build_logs(struct trk_request *req, struct trk_buf *buf, struct 
     return trk_buf_adds(buf, tail_of(logs, trk_req_query_int(req, "tail", 0)));
 }
 
+DTO_ONE_TEXT(api_logs_dto, "Logs", "logs");
+
 static int reply(struct trk_request *req, bool plain,
                  int (*read)(struct trk_request *req, struct trk_buf *buf, struct trk_err *err),
                  struct trk_err *err)
@@ -81,8 +83,7 @@ static int reply(struct trk_request *req, bool plain,
         trk_strip_ansi(buf.data);
         code = trk_reply_text(req, 200, "text/plain; charset=utf-8", buf.data);
     } else if (code == 0) {
-        json_t *text = json_stringn(buf.data, buf.len);
-        code = trk_reply_json(req, 200, json_pack("{s:o}", "logs", text));
+        code = api_reply_dto(req, &api_logs_dto, &buf.data);
     }
     trk_buf_fini(&buf);
     return code;

@@ -14,16 +14,32 @@ static int get_ready(struct trk_request *req, struct trk_err *err)
                           json_pack("{s:s,s:b}", "service", "lifecycle", "ready", (int)ready));
 }
 
+struct health {
+    const char *service, *git_version, *docker_tag;
+    bool is_live, is_connected, auth_required;
+};
+static const struct dto_field health_fields[] = {
+    {"service", DTO_TEXT, DTO_AT(struct health, service)},
+    {"live", DTO_BOOLEAN, DTO_AT(struct health, is_live)},
+    {"database_connected", DTO_BOOLEAN, DTO_AT(struct health, is_connected)},
+    {"git_version", DTO_TEXT, DTO_AT(struct health, git_version)},
+    {"docker_tag", DTO_TEXT, DTO_AT(struct health, docker_tag)},
+    {"auth_required", DTO_BOOLEAN, DTO_AT(struct health, auth_required)},
+};
+const struct dto api_health_dto = DTO("Health", struct health, health_fields);
+
 static int get_health(struct trk_request *req, struct trk_err *err)
 {
     (void)err;
     struct lifecycle *lc = api_lifecycle(req);
-    bool up = trk_pg_pool_is_up(lc->pool);
-    json_t *health = json_pack("{s:s,s:b,s:b,s:s,s:s,s:b}", "service", "lifecycle", "live", 1,
-                               "database_connected", (int)up, "git_version", TRK_GIT_VERSION,
-                               "docker_tag", lc->config->docker_tag, "auth_required",
-                               (int)lc->config->auth_required);
-    return trk_reply_json(req, up ? 200 : 500, health);
+    const struct health health = {.service = "lifecycle",
+                                  .git_version = TRK_GIT_VERSION,
+                                  .docker_tag = lc->config->docker_tag,
+                                  .is_live = true,
+                                  .is_connected = trk_pg_pool_is_up(lc->pool),
+                                  .auth_required = lc->config->auth_required};
+    return trk_reply_json(req, health.is_connected ? 200 : 500,
+                          dto_json(&api_health_dto, &health, lc));
 }
 
 static const struct trk_route routes[] = {

@@ -1,46 +1,7 @@
-#include <string.h>
-
 #include "libtrack/base/mem.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/config.h"
 #include "version.h"
-
-#define STRING             "{\"type\":\"string\"}"
-#define STRING_0           "{\"type\":[\"string\",\"null\"]}"
-#define INTEGER            "{\"type\":\"integer\"}"
-#define INTEGER_0          "{\"type\":[\"integer\",\"null\"]}"
-#define BOOLEAN            "{\"type\":\"boolean\"}"
-#define TIME               "{\"type\":\"integer\",\"description\":\"Unix seconds\"}"
-#define TIME_0             "{\"type\":[\"integer\",\"null\"],\"description\":\"Unix seconds\"}"
-#define OBJECT(properties) "{\"type\":\"object\",\"properties\":{" properties "}}"
-
-/* Laid out by hand: clang-format would cut these strings into letters. */
-// clang-format off
-static const char component_schemas[] =
-    ",\"Health\":" OBJECT("\"service\":" STRING ",\"live\":" BOOLEAN ",\"database_connected\":"
-        BOOLEAN ",\"git_version\":" STRING ",\"docker_tag\":" STRING ",\"auth_required\":" BOOLEAN
-        )
-    ",\"Info\":" OBJECT("\"service\":" STRING ",\"version\":" STRING ",\"git_version\":" STRING
-        ",\"docker_tag\":" STRING ",\"auth_required\":" BOOLEAN ",\"external_pub_url\":" STRING
-        ",\"lifecycle_url\":" STRING ",\"grafana_url\":" STRING)
-    ",\"JobFamily\":" OBJECT("\"name\":" STRING ",\"id\":" STRING)
-    ",\"PublicEndpoint\":" OBJECT("\"job_name\":" STRING ",\"job_version\":" STRING
-        ",\"endpoint\":" STRING ",\"active\":" BOOLEAN)
-    ",\"Logs\":" OBJECT("\"logs\":" STRING)
-    ",\"DeploymentId\":" OBJECT("\"id\":" STRING)
-    ",\"UserToken\":" OBJECT("\"username\":" STRING ",\"token\":" STRING ",\"is_staff\":" BOOLEAN)
-    ",\"Esc\":" OBJECT("\"name\":" STRING ",\"id\":" STRING)
-    ",\"EscAuth\":" OBJECT("\"id\":" STRING ",\"name\":" STRING
-        ",\"tokens\":{\"type\":\"array\",\"items\":" OBJECT("\"id\":" STRING ",\"token\":" STRING_0
-        ",\"expiry_time\":" TIME_0 ",\"active\":" BOOLEAN ",\"last_use_time\":" TIME_0) "}")
-    ",\"Permission\":" OBJECT("\"subject_type\":{\"type\":\"string\",\"enum\":[\"user\",\"esc\","
-        "\"job_family\"]},\"subject\":" STRING ",\"esc_id\":" STRING_0 ",\"scope\":" STRING
-        ",\"job_family\":" STRING_0 ",\"job_version\":" STRING_0 ",\"endpoint\":" STRING_0)
-    ",\"AuditEvent\":" OBJECT("\"id\":" STRING ",\"version\":" INTEGER ",\"timestamp\":" TIME
-        ",\"event_type\":" STRING ",\"properties\":{\"type\":\"object\"},"
-        "\"username_executor\":" STRING_0 ",\"username_subject\":" STRING_0 ",\"job_name\":"
-        STRING_0 ",\"job_version\":" STRING_0) "}";
-// clang-format on
 
 /* "Try again": why is what the caller needs to know, and these texts are written for callers. */
 static json_t *show_reason(struct trk_request *req, int status, const struct trk_err *err,
@@ -53,17 +14,17 @@ static json_t *show_reason(struct trk_request *req, int status, const struct trk
     return body;
 }
 
-static const struct dto *const dtos[] = {&api_job_dto, &api_deployment_dto, &api_decision_dto};
-static char *all_schemas; /* made once, kept */
-
-static const char *schemas(void)
-{
-    if (all_schemas == NULL) {
-        trk_autofree char *made = dto_schemas(dtos, TRK_COUNT(dtos));
-        all_schemas = trk_xasprintf("%.*s%s", (int)strlen(made) - 1, made, component_schemas);
-    }
-    return all_schemas;
-}
+static const struct dto *const dtos[] = {
+    &api_health_dto,          &api_info_dto,       &api_job_dto,
+    &api_family_dto,          &api_endpoint_dto,   &api_logs_dto,
+    &api_endpoint_change_dto, &api_deployment_dto, &api_deployment_id_dto,
+    &api_user_token_dto,      &api_new_token_dto,  &api_credentials_dto,
+    &api_passwords_dto,       &api_esc_dto,        &api_new_esc_dto,
+    &api_esc_token_dto,       &api_esc_auth_dto,   &api_new_esc_token_dto,
+    &api_token_dto,           &api_permission_dto, &api_decision_dto,
+    &api_audit_event_dto,
+};
+static char *schemas; /* made once, kept */
 
 /* Filled once: tables of other files are no constant expressions. */
 static struct trk_route_table tables[15];
@@ -81,6 +42,9 @@ void api_options(struct lifecycle *lc, struct trk_http_options *ret)
     for (size_t i = 0; i < TRK_COUNT(all); i++) {
         tables[i] = *all[i];
     }
+    if (schemas == NULL) {
+        schemas = dto_schemas(dtos, TRK_COUNT(dtos));
+    }
     *ret = (struct trk_http_options){
         .service = "lifecycle",
         .title = "Racetrack lifecycle",
@@ -91,7 +55,7 @@ void api_options(struct lifecycle *lc, struct trk_http_options *ret)
         .prefixes = prefixes,
         .tables = tables,
         .table_count = TRK_COUNT(tables),
-        .component_schemas = schemas(),
+        .component_schemas = schemas,
         .request_max = (unsigned)lc->config->http_connections_max,
         .ctx = lc,
         .authorize = api_authorize,

@@ -34,6 +34,28 @@ void api_set_cookie(struct trk_request *req, const char *token)
     trk_buf_fini(&buf);
 }
 
+struct credentials {
+    const char *username, *password;
+};
+static const struct dto_field credentials_fields[] = {
+    {"username", DTO_TEXT, DTO_AT(struct credentials, username), .is_required = true,
+     .schema = "\"minLength\":1,\"maxLength\":512"},
+    {"password", DTO_TEXT, DTO_AT(struct credentials, password), .is_required = true,
+     .schema = "\"maxLength\":1024"},
+};
+const struct dto api_credentials_dto = DTO("Credentials", struct credentials, credentials_fields);
+
+struct passwords {
+    const char *before, *after;
+};
+static const struct dto_field passwords_fields[] = {
+    {"old_password", DTO_TEXT, DTO_AT(struct passwords, before), .is_required = true,
+     .schema = "\"maxLength\":1024"},
+    {"new_password", DTO_TEXT, DTO_AT(struct passwords, after), .is_required = true,
+     .schema = "\"maxLength\":1024"},
+};
+const struct dto api_passwords_dto = DTO("PasswordChange", struct passwords, passwords_fields);
+
 /* -- is it the password? -- */
 
 static int wrong_password(struct trk_err *err)
@@ -141,12 +163,11 @@ static int finish_login(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 static int post_login(struct trk_request *req, struct trk_err *err)
 {
-    const json_t *body = trk_req_json(req);
+    struct credentials given;
+    dto_read(&api_credentials_dto, trk_req_json(req), &given);
     struct login login = {.mem = trk_req_mem(req), .lc = api_lifecycle(req)};
     struct user *user;
-    int code = check_password(req, trk_json_string_or(body, "username", ""),
-                              trk_json_string_or(body, "password", ""), &user, &login.new_hash,
-                              err);
+    int code = check_password(req, given.username, given.password, &user, &login.new_hash, err);
     if (code < 0) {
         return code;
     }
@@ -164,9 +185,7 @@ static int post_login(struct trk_request *req, struct trk_err *err)
         return code;
     }
     api_set_cookie(req, login.token);
-    return trk_reply_json(req, 200,
-                          json_pack("{s:s,s:s,s:b}", "username", user->username, "token",
-                                    login.token, "is_staff", (int)user->is_staff));
+    return api_reply_user_token(req, user->username, login.token, user->is_staff);
 }
 
 /* -- logout -- */
@@ -229,18 +248,17 @@ static int change_password(struct trk_pg *conn, void *ctx, struct trk_err *err)
 
 static int put_password(struct trk_request *req, struct trk_err *err)
 {
-    const json_t *body = trk_req_json(req);
+    struct passwords given;
+    dto_read(&api_passwords_dto, trk_req_json(req), &given);
     const char *username = api_subject(req)->name;
-    const char *new_password = trk_json_string_or(body, "new_password", "");
     struct user *user;
     struct password_change c;
-    int code = check_password(req, username, trk_json_string_or(body, "old_password", ""), &user,
-                              NULL, err);
+    int code = check_password(req, username, given.before, &user, NULL, err);
     if (code == 0) {
-        code = check_new_password(new_password, err);
+        code = check_new_password(given.after, err);
     }
     if (code == 0) {
-        code = trk_password_hash(new_password, c.hash, err);
+        code = trk_password_hash(given.after, c.hash, err);
     }
     if (code == 0) {
         const struct api_deed deed = {.event_type = "password_changed",
@@ -254,15 +272,11 @@ static int put_password(struct trk_request *req, struct trk_err *err)
     return code < 0 ? code : trk_reply_null(req);
 }
 
-#define STRING_512 "{\"type\":\"string\",\"minLength\":1,\"maxLength\":512}"
-#define PASSWORD   "{\"type\":\"string\",\"maxLength\":1024}"
-
 static const struct trk_route routes[] = {
     {.method = "POST",
      .path = "/api/v1/users/login",
      .access = "public",
-     .request_schema = "{\"type\":\"object\",\"required\":[\"username\",\"password\"],"
-                       "\"properties\":{\"username\":" STRING_512 ",\"password\":" PASSWORD "}}",
+     .request_schema = API_REF("Credentials"),
      .response_schema = API_REF("UserToken"),
      .handler = post_login,
      .help = "Exchanges a name and a password for a token, in the answer and as a cookie. It ends "
@@ -275,9 +289,7 @@ static const struct trk_route routes[] = {
     {.method = "PUT",
      .path = "/api/v1/users/change_password",
      .access = "user",
-     .request_schema =
-         "{\"type\":\"object\",\"required\":[\"old_password\",\"new_password\"],\"properties\":{"
-         "\"old_password\":" PASSWORD ",\"new_password\":" PASSWORD "}}",
+     .request_schema = API_REF("PasswordChange"),
      .handler = put_password,
      .help = "Changes the caller's password and ends all sessions of the caller."},
 };

@@ -9,13 +9,31 @@
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/subject.h"
 
+struct user_token {
+    const char *username, *token;
+    bool is_staff;
+};
+static const struct dto_field user_token_fields[] = {
+    {"username", DTO_TEXT, DTO_AT(struct user_token, username)},
+    {"token", DTO_TEXT, DTO_AT(struct user_token, token)},
+    {"is_staff", DTO_BOOLEAN, DTO_AT(struct user_token, is_staff)},
+};
+const struct dto api_user_token_dto = DTO("UserToken", struct user_token, user_token_fields);
+
+DTO_ONE_TEXT(api_new_token_dto, "NewToken", "new_token");
+
+int api_reply_user_token(struct trk_request *req, const char *username, const char *token,
+                         bool is_staff)
+{
+    const struct user_token shown = {.username = username, .token = token, .is_staff = is_staff};
+    return api_reply_dto(req, &api_user_token_dto, &shown);
+}
+
 static int get_validate(struct trk_request *req, struct trk_err *err)
 {
     (void)err;
     const struct subject *who = api_subject(req);
-    return trk_reply_json(req, 200,
-                          json_pack("{s:s,s:s,s:b}", "username", who->name, "token", who->token,
-                                    "is_staff", (int)who->is_staff));
+    return api_reply_user_token(req, who->name, who->token, who->is_staff);
 }
 
 /* -- the caller's own -- */
@@ -62,7 +80,7 @@ static int post_regenerate(struct trk_request *req, struct trk_err *err)
         return code;
     }
     api_set_cookie(req, r.session);
-    return trk_reply_json(req, 200, json_pack("{s:s}", "new_token", r.token));
+    return api_reply_dto(req, &api_new_token_dto, &r.token);
 }
 
 static int find_own(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -79,10 +97,7 @@ static int get_profile(struct trk_request *req, struct trk_err *err)
         return trk_err_set(err, TRK_FORBIDDEN, "a token is shown to its own user only");
     }
     int code = api_transaction(req, find_own, &r, err);
-    return code < 0
-               ? code
-               : trk_reply_json(req, 200,
-                                json_pack("{s:s,s:s}", "username", r.who->name, "token", r.token));
+    return code < 0 ? code : api_reply_user_token(req, r.who->name, r.token, r.who->is_staff);
 }
 
 /* -- everybody's -- */
@@ -146,8 +161,7 @@ static const struct trk_route routes[] = {
     {.method = "POST",
      .path = "/api/v1/auth/token/user/regenerate",
      .access = "user",
-     .response_schema =
-         "{\"type\":\"object\",\"properties\":{\"new_token\":{\"type\":\"string\"}}}",
+     .response_schema = API_REF("NewToken"),
      .handler = post_regenerate,
      .help = "Revokes the caller's tokens, ends the caller's sessions and makes a new token."},
     {.method = "POST",
