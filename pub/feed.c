@@ -358,7 +358,7 @@ static void *run_chores(void *arg)
     while (!is_over(feed)) {
         wait_ms(feed, CHORE_EVERY_MS);
         (void)pthread_mutex_lock(&feed->lock);
-        (void)pub_reclaim(feed->options.readers);
+        pub_table_tidy(feed->picture.table);
         (void)pthread_mutex_unlock(&feed->lock);
         keep_copy(feed, false);
         report(feed, client, false);

@@ -524,6 +524,13 @@ void pub_table_publish(struct pub_table *t)
     (void)pub_reclaim(t->readers);
 }
 
+void pub_table_tidy(struct pub_table *t)
+{
+    if (t->dirty == NULL) {
+        (void)pub_reclaim(t->readers);
+    }
+}
+
 void pub_table_count(const struct pub_table *t, struct pub_table_counts *ret)
 {
     *ret = t->counts;

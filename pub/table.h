@@ -157,6 +157,8 @@ void pub_table_begin_picture(struct pub_table *t);
 void pub_table_end_picture(struct pub_table *t);
 /* Shows the jobs that were put and removed (callers show at once), and frees what is old. */
 void pub_table_publish(struct pub_table *t);
+/* Frees what is old, if nothing waits to be published: what was replaced is still found then. */
+void pub_table_tidy(struct pub_table *t);
 void pub_table_count(const struct pub_table *t, struct pub_table_counts *ret);
 bool pub_table_is_maintenance(const struct pub_table *t);
 /* What there is, one by one: *cursor begins at 0. Exactly one of *ret_job, *ret_subject is set. */

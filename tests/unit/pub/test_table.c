@@ -300,6 +300,32 @@ START_TEST(a_picture_replaces_what_was_held)
 }
 END_TEST
 
+/* A replaced job is found until the change is published, by readers that came later too. */
+START_TEST(what_is_still_found_is_not_freed)
+{
+    static const char *const addresses[] = {"127.0.0.1:7000"};
+    const struct pub_job_record record = {.id = "j1",
+                                          .name = "adder",
+                                          .version = "1.0.0",
+                                          .status = "running",
+                                          .replicas = addresses,
+                                          .replica_count = 1};
+    whole();
+    job("j1", "adder", "1.0.0", "error");
+    pub_table_put_job(table, &record);
+    pub_table_tidy(table);
+    pub_reader_enter(&readers, 0);
+    ck_assert_int_eq(call("adder", "1.0.0", "/open", ""), PUB_MAY_CALL);
+    const struct pub_job *old = found.job;
+    pub_table_publish(table);
+    ck_assert_uint_gt(pub_reclaim(&readers), 0);
+    ck_assert_str_eq(old->status, "error");
+    pub_reader_leave(&readers, 0);
+    pub_table_tidy(table);
+    ck_assert_uint_eq(pub_reclaim(&readers), 0);
+}
+END_TEST
+
 START_TEST(a_use_is_remembered_through_a_change)
 {
     whole();
@@ -498,6 +524,7 @@ int main(void)
     tcase_add_test(tcase, revocations_and_ends_count_at_once);
     tcase_add_test(tcase, maintenance_comes_first);
     tcase_add_test(tcase, a_picture_replaces_what_was_held);
+    tcase_add_test(tcase, what_is_still_found_is_not_freed);
     tcase_add_test(tcase, a_use_is_remembered_through_a_change);
     tcase_add_loop_test(tcase, damaged_records_are_refused, 0, (int)TRK_COUNT(damaged));
     tcase_add_test(tcase, unknown_events_are_left_alone);
