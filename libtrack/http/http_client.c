@@ -166,7 +166,8 @@ static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down, curl_o
     struct call_state *state = ctx;
     (void)down_total;
     (void)up_total;
-    if (state->call->cancel != NULL && __atomic_load_n(state->call->cancel, __ATOMIC_RELAXED)) {
+    if (state->call->cancel != NULL &&
+        atomic_load_explicit(state->call->cancel, memory_order_relaxed)) {
         return trk_err_set(&state->stop, TRK_CANCELLED, "cancelled");
     }
     int64_t now = trk_now_ns();

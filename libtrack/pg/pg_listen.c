@@ -13,7 +13,7 @@
 
 static bool is_told(const atomic_bool *stop)
 {
-    return __atomic_load_n(stop, __ATOMIC_ACQUIRE);
+    return atomic_load_explicit(stop, memory_order_acquire);
 }
 
 static bool start_listening(PGconn *link, const char *channel)

@@ -6,6 +6,8 @@ import json
 import os
 import re
 import threading
+import time
+import zipfile
 
 import pytest
 
@@ -123,6 +125,26 @@ def database_bytes(platform):
     return int(platform.sql("select pg_total_relation_size('registry_deployment')")[0][0])
 
 
+def memory_together(platform):
+    """Resident memory of the services, with what they share (libraries' files) counted once, in MiB."""
+    own, files = 0, {}
+    for service in ("lifecycle", "image_builder", "pub"):
+        name = ""
+        for line in open(f"/proc/{platform.pid(service)}/smaps"):
+            words = line.split()
+            if not words[0].endswith(":"):
+                name = words[5] if len(words) > 5 else ""
+            elif words[0] == "Rss:" and name.startswith("/"):
+                files.setdefault((service, name), 0)
+                files[service, name] += int(words[1])
+            elif words[0] == "Rss:":
+                own += int(words[1])
+    once = {}
+    for (_, name), kib in files.items():
+        once[name] = max(once.get(name, 0), kib)
+    return (own + sum(once.values())) / 1024
+
+
 @pytest.mark.parametrize("count", [30, pytest.param(200, marks=pytest.mark.slow)])
 def test_redeployments_leave_a_bounded_store_and_database(own_platform, tmp_path, count):
     lifecycle, builder = tmp_path / "lifecycle.yaml", tmp_path / "builder.yaml"
@@ -158,7 +180,50 @@ def test_redeployments_leave_a_bounded_store_and_database(own_platform, tmp_path
     assert not list((platform.state / "images/repositories/racetrack/job-entrypoint").glob(other))
     assert database_bytes(platform) <= half + 256 * 1024
     assert platform.call(name, {"numbers": [40, 2]}).json() == 42
+    print(f"{count} redeployments: the services have {memory_together(platform):.1f} MiB")
+    if count >= 100:
+        wait_for(lambda: memory_together(platform) <= 24, 20, "idle services take 24 MiB together")
     # what is left is enough to start from
     assert platform.lifecycle.post(f"/api/v1/job/{name}/0.0.1/redeploy").status_code == 200
     wait_for(lambda: not platform.sql(BUSY), 20, "it was built again from its source")
     assert platform.sql("select status, error from registry_deployment order by create_time desc limit 1")[0][0] == "done"
+
+
+def make_large_wheel(folder, files, file_bytes):
+    """Of its size on disk nothing is left when it is packed well, but it is no bomb: 30 to 1."""
+    kinds = [os.urandom(2000) * (file_bytes // 2000) for _ in range(50)]
+    info = "largewheel-1.0.dist-info"
+    record = [f"{info}/METADATA,,", f"{info}/WHEEL,,", f"{info}/RECORD,,", "largewheel/__init__.py,,"]
+    with zipfile.ZipFile(folder / "largewheel-1.0-py3-none-any.whl", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as wheel:
+        wheel.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: largewheel\nVersion: 1.0\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr("largewheel/__init__.py", "ANSWER = 42\n")
+        for i in range(files):
+            path = f"largewheel/part{i // 1000}/f{i}.bin"
+            wheel.writestr(path, kinds[i % len(kinds)])
+            record.append(f"{path},,")
+        wheel.writestr(f"{info}/RECORD", "\n".join(record) + "\n")
+
+
+@pytest.mark.parametrize("files, file_bytes", [(300, 10_000), pytest.param(60_000, 100_000, marks=pytest.mark.slow)])
+def test_a_large_set_of_requirements_builds_and_starts(own, tmp_path, files, file_bytes):
+    """What may be built may be started: as much as torch with all that it needs, 6 GB in 60,000 files."""
+    make_large_wheel(own.wheels, files, file_bytes)
+    name = fresh_name("large")
+    folder = copy_sample("python-class", tmp_path / "job", name=name, files={
+        "requirements.txt": "largewheel==1.0\n",
+        "adder.py": "import largewheel\n\n\nclass AdderModel:\n    def perform(self, numbers: list) -> float:\n        return largewheel.ANSWER\n",
+    }, jobtype_extra={"entrypoint_path": "adder.py", "entrypoint_class": "AdderModel", "requirements_path": "requirements.txt"})
+    began = time.monotonic()
+    ended = wait_end(own.lifecycle, submit(own.lifecycle, folder), 1500)
+    assert ended["status"] == "done", ended["error"]
+    first = time.monotonic() - began
+    assert own.call(name, {"numbers": []}).json() == 42
+    (folder / "adder.py").write_text((folder / "adder.py").read_text() + "\n# changed\n")
+    began = time.monotonic()
+    ended = wait_end(own.lifecycle, submit(own.lifecycle, folder, force=True), 300)
+    assert ended["status"] == "done", ended["error"]
+    again = time.monotonic() - began
+    peaks = {service: memory(own.pid(service), "VmHWM") / MIB for service in ("lifecycle", "image_builder")}
+    print(f"{files} files: {first:.1f} s at first, {again:.2f} s with a changed line; peaks of memory {peaks}")
+    assert max(peaks.values()) < 256
