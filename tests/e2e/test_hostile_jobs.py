@@ -69,6 +69,28 @@ class AdderModel:
         return {pid: libc.ptrace(16, int(pid), 0, 0) for pid in filter(str.isdigit, os.listdir("/proc"))
                 if open(f"/proc/{pid}/comm").read().startswith("job_launch")}
 
+    def environments(self, pids: list):
+        """Of which processes the environment can be read, or which can be signalled."""
+        found = []
+        for pid in pids:
+            for attempt in (lambda: b"JOB_NAME=hostile" not in open(f"/proc/{pid}/environ", "rb").read(), lambda: os.kill(pid, 0) is None):
+                try:
+                    if attempt() and pid > 100:  # smaller numbers are its own as well
+                        found.append(pid)
+                except OSError:
+                    pass
+        return found
+
+    def read(self, path: str):
+        return open(path).read()
+
+    def write(self, path: str):
+        try:
+            open(path, "w").write("x")
+            return True
+        except OSError:
+            return False
+
     def interfaces(self):
         return [name for _, name in socket.if_nameindex()]
 
@@ -348,6 +370,7 @@ def test_a_job_has_no_way_into_the_network_outside(hostile):
     traced = hostile("trace")
     assert traced and all(result == -1 for result in traced.values())
     assert hostile("privileges") == NO_PRIVILEGES
+    assert "4294967295" not in hostile("read", path="/proc/self/uid_map"), "root within is not root outside"
 
 
 def test_the_gateway_away_is_said_so(own, hostile):
@@ -403,6 +426,85 @@ def test_a_log_flood_is_slowed_down(own, hostile, neighbour):
         assert hostile("flood", seconds=4, timeout=60) < 40 * (64 << 10)
     notice = "the job's output exceeds 65536 bytes a second"
     wait_for(lambda: notice in own.lifecycle.get(f"/api/v1/job/{hostile.name}/0.0.1/logs/plain?tail=0").text, 10, "the log says so")
+
+
+# --- other forms of the sandbox
+
+
+@pytest.fixture
+def fake_bwrap(tmp_path):
+    def make(script):
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        (folder / "bwrap").write_text("#!/bin/sh\n" + script)
+        (folder / "bwrap").chmod(0o755)
+        return f"{folder}:{os.environ['PATH']}"
+
+    return make
+
+
+def test_without_a_sandbox_jobs_are_refused(own_platform, fake_bwrap, tmp_path):
+    """As in a container that allows no namespaces; the operator may do without."""
+    platform = own_platform()
+    platform.up("postgres", "image_builder")
+    platform.up("lifecycle", env={"PATH": fake_bwrap("echo 'bwrap: No permissions to create a new namespace' >&2\nexit 1\n")})
+    platform.up("pub")
+    cli = Cli(tmp_path / "home")
+    cli("login", platform.remote, platform.token)
+    folder = copy_sample("python-class", tmp_path / "job", name="adder")
+    done = cli("deploy", folder, platform.remote, check=False)
+    assert done.returncode == 70
+    for part in ("refused", "No permissions to create a new namespace", "seccomp=unconfined", "PROCESS_SANDBOX=off"):
+        assert part in done.stderr
+    platform.local("stop", "lifecycle")
+    platform.up("lifecycle", env={"PATH": fake_path(tmp_path), "PROCESS_SANDBOX": "off"})
+    cli("deploy", folder, platform.remote)
+    wait_for(lambda: platform.call("adder", ADDER).json() == 42, 20, "it runs")
+
+
+def fake_path(tmp_path):
+    return f"{tmp_path / 'bin'}:{os.environ['PATH']}"
+
+
+@pytest.mark.parametrize("problem", ["--proc", "--userns"])
+def test_what_a_container_refuses_is_done_without(own_platform, fake_bwrap, tmp_path, problem):
+    """A fresh /proc where ours is masked: then that is shown, read-only. A user namespace: then root sets the sandbox up."""
+    if problem == "--userns" and os.geteuid() != 0:
+        pytest.skip("an ordinary user cannot do without")
+    platform = own_platform()
+    path = fake_bwrap(f"for a; do [ \"$a\" != {problem} ] || {{ echo \"bwrap: Can't mount proc on /newroot/proc\" >&2; exit 1; }}; done\n"
+                      "exec /usr/bin/bwrap \"$@\"\n")
+    platform.up("postgres", "image_builder")
+    platform.up("lifecycle", env={"PATH": path})
+    platform.up("pub")
+    cli = Cli(tmp_path / "home")
+    cli("login", platform.remote, platform.token)
+    cli("set", "remote", platform.remote)
+    cli("set", "alias", "dev", platform.remote)
+    name, neighbour, outside = (deploy(cli, tmp_path, n, **changes) for n, changes in
+                                (("hostile", {}), ("neighbour", {}), ("outside", {"network": "outside"})))
+
+    def ask(what, job=name, **arguments):
+        answer = platform.call(job, {"what": what, **arguments}, timeout=60)
+        assert answer.status_code == 200, answer.text
+        return answer.json()
+
+    for job, interfaces in ((name, ["lo"]), (outside, ["lo", "tap0"])):
+        assert ask("interfaces", job) == interfaces
+        assert "reached" not in ask("reach", job, host="127.0.0.1", port=platform.port("lifecycle"))
+        assert ask("get", job, path="/job/none/latest/api/v1/perform") in (401, 403, 404, 405)
+        assert ask("privileges", job) == NO_PRIVILEGES
+    assert ask("environments", pids=[platform.pid(s) for s in ("lifecycle", "pub", "image_builder")] + family(workload(platform, neighbour)["pid"])) == []
+    assert ask("write", path="/proc/sys/kernel/core_pattern") is False
+
+
+def family(pid):
+    """A process and all below it."""
+    try:
+        with open(f"/proc/{pid}/task/{pid}/children") as f:
+            return [pid] + [p for child in f.read().split() for p in family(int(child))]
+    except OSError:
+        return [pid]
 
 
 # --- outside

@@ -15,6 +15,7 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
+#include "libtrack/base/args.h"
 #include "libtrack/base/proc.h"
 #include "libtrack/http/http_client.h"
 #include "libtrack/sandbox/cgroup.h"
@@ -35,7 +36,8 @@ struct process_target {
     char *instance, *state_dir, *jobs_dir, *layers_dir, *locks_dir;
     char *wrapper, *wrapper_dir, *launcher, *image_store_url, *token, *secret_key;
     bool is_sandboxed, change_user;
-    bool sandbox_works; /* as far as was found out; under the mutex */
+    bool sandbox_works; /* as far as was found out, and in which form; under the mutex */
+    size_t form;
     struct infra_process_limits limits;
     uid_t uid;
     gid_t gid;
@@ -85,8 +87,8 @@ bool workload_process(const struct process_target *p, const json_t *doc, struct 
 /* launch.c: starts the process of a prepared workload, the identity saved first. Under the lock. */
 int process_launch(struct process_target *p, const char *id, json_t *doc,
                    struct trk_err *err) TRK_MUST_CHECK;
-/* Does the sandbox work here, or was it not asked for? TRK_INVALID with the reason when not. */
-int process_check_sandbox(struct process_target *p, struct trk_err *err) TRK_MUST_CHECK;
+int process_memory_file(const char *name, const void *bytes, size_t len,
+                        struct trk_err *err) TRK_MUST_CHECK; /* a descriptor at its beginning */
 
 /* env.c: the job's environment as "K=V\0…" bytes. `gateway`, when the job gets a network of its
  * own: where the gateway is outside and what port it has within; NULL otherwise. */
@@ -97,6 +99,27 @@ struct job_gateway {
 int process_env_open(const struct process_target *p, const char *id, const json_t *doc,
                      struct job_gateway *gateway, struct trk_buf *buf,
                      struct trk_err *err) TRK_MUST_CHECK;
+
+/* confine.c. Descriptors of the child, beside its standard ones: */
+enum { LISTEN_FD = 3, ENV_FD, STATUS_FD, RESOLVER_FD, USERNS_FD };
+struct confinement {
+    size_t form;   /* of the sandbox */
+    int userns_fd; /* the caller closes it; -1: none */
+    uint64_t tmp_bytes;
+    bool is_outside;
+    struct job_gateway gateway;
+};
+/* Does the sandbox work here, or was it not asked for? TRK_INVALID with the reason when not. Once
+ * it works it is taken to work; until then it is tried every time. */
+int process_check_sandbox(struct process_target *p, struct trk_err *err) TRK_MUST_CHECK;
+/* What cannot be given is refused with the reason. */
+int confine_prepare(struct process_target *p, const json_t *doc, struct confinement *ret,
+                    struct trk_err *err) TRK_MUST_CHECK;
+/* bubblewrap's argv; then come the job's own folders, the launcher's options, the program. */
+void confine_begin(const struct process_target *p, const struct confinement *c,
+                   struct trk_args *args);
+void confine_launcher(const struct process_target *p, const struct confinement *c,
+                      struct trk_args *args);
 
 /* image.c: fetches and unpacks the image's layers into the generation's folder; sets argv and
  * packages of the document. */

@@ -17,13 +17,6 @@
 #include "libtrack/sandbox/sandbox.h"
 #include "lifecycle/infra/process/internal.h"
 
-#define LAUNCHER "/run/racetrack/job_launch"
-#define SLIRP    "/usr/bin/slirp4netns"
-#define TUN      "/dev/net/tun"
-
-/* Of the child, beside standard output and the listening socket. */
-enum { LISTEN_FD = 3, ENV_FD, STATUS_FD, RESOLVER_FD };
-
 /* Listens on 127.0.0.1, on the former port when it is free, so that a restart keeps the address. */
 static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err *err)
 {
@@ -51,59 +44,6 @@ static int listen_socket(int64_t wanted_port, int64_t *ret_port, struct trk_err 
     return ret;
 }
 
-/* What the sandbox of a job is made of; zeroed: that of the probe. */
-struct confinement {
-    uint64_t tmp_bytes;
-    bool is_outside;
-    struct job_gateway gateway;
-};
-
-static void sandbox_args(const struct process_target *p, const struct confinement *c,
-                         struct trk_args *args)
-{
-    const struct trk_sandbox sandbox = {.hidden = p->state_dir,
-                                        .with_opt = true,
-                                        .with_cpus = true,
-                                        .may_change_user = p->change_user,
-                                        .may_make_network = true,
-                                        .tmp_bytes_max = c->tmp_bytes,
-                                        .status_fd = STATUS_FD};
-    trk_sandbox_begin(&sandbox, args);
-    if (!trk_str_has_prefix(p->wrapper_dir, "/usr/")) {
-        trk_sandbox_show(args, p->wrapper_dir, p->wrapper_dir, false);
-    }
-    trk_sandbox_show(args, p->launcher, LAUNCHER, false);
-    trk_sandbox_parents(args, JOB_CODE_DIR);
-    if (c->is_outside) {
-        trk_autofree char *resolver = realpath("/etc/resolv.conf", NULL);
-        TRK_ARGS_ADD(args, "--dev-bind", TUN, TUN);
-        if (resolver != NULL) {
-            trk_args_add(args, "--ro-bind-data");
-            trk_args_addf(args, "%d", RESOLVER_FD);
-            trk_args_add(args, resolver);
-        }
-    }
-}
-
-static void launcher_args(const struct process_target *p, const struct confinement *c,
-                          struct trk_args *args)
-{
-    TRK_ARGS_ADD(args, "--", LAUNCHER);
-    trk_args_addf(args, "env=%d", ENV_FD);
-    if (p->change_user) {
-        trk_args_addf(args, "uid=%ld", (long)p->uid);
-        trk_args_addf(args, "gid=%ld", (long)p->gid);
-    }
-    trk_args_addf(args, "files=%lld", (long long)p->limits.files);
-    trk_args_addf(args, "log_rate=%lld", (long long)p->limits.log_bytes_s);
-    trk_args_addf(args, "network=%s", c->is_outside ? "outside" : "alone");
-    if (c->gateway.address[0] != '\0') {
-        trk_args_addf(args, "pub=%s", c->gateway.address);
-        trk_args_addf(args, "pub_port=%d", c->gateway.port);
-    }
-    trk_args_add(args, "--");
-}
-
 /* The wrapper with the image's entrypoint arguments. */
 static void wrapper_args(const struct process_target *p, const json_t *doc, const char *packages,
                          struct trk_args *args)
@@ -120,7 +60,7 @@ static void wrapper_args(const struct process_target *p, const json_t *doc, cons
     }
 }
 
-static int memory_file(const char *name, const void *bytes, size_t len, struct trk_err *err)
+int process_memory_file(const char *name, const void *bytes, size_t len, struct trk_err *err)
 {
     int fd = memfd_create(name, MFD_CLOEXEC);
     if (fd < 0) {
@@ -156,8 +96,8 @@ static void start_fini(struct start *s)
     for (size_t i = 0; i < TRK_CGROUP_PATHS_MAX; i++) {
         free(s->cgroup_files[i]);
     }
-    const int fds[] = {s->listen_fd,   s->env_fd,  s->log_fd, s->status_fd,
-                       s->resolver_fd, s->gate[0], s->gate[1]};
+    const int fds[] = {s->listen_fd,   s->env_fd,  s->log_fd,  s->status_fd,
+                       s->resolver_fd, s->gate[0], s->gate[1], s->confinement.userns_fd};
     for (size_t i = 0; i < TRK_COUNT(fds); i++) {
         if (fds[i] >= 0) {
             (void)close(fds[i]);
@@ -188,16 +128,16 @@ static int make_sandboxed(struct process_target *p, const char *id, const json_t
                           const char *packages, struct start *s, struct trk_err *err)
 {
     static const char resolver[] = "nameserver 10.0.2.3\n"; /* slirp4netns's own */
-    sandbox_args(p, &s->confinement, &s->args);
+    confine_begin(p, &s->confinement, &s->args);
     TRK_ARGS_ADD(&s->args, "--bind", s->code_dir, JOB_CODE_DIR, "--chdir", JOB_CODE_DIR);
     if (packages[0] != '\0') {
         TRK_ARGS_ADD(&s->args, "--ro-bind", packages, JOB_PACKAGES_DIR);
     }
-    launcher_args(p, &s->confinement, &s->args);
+    confine_launcher(p, &s->confinement, &s->args);
     wrapper_args(p, doc, packages[0] != '\0' ? JOB_PACKAGES_DIR : NULL, &s->args);
     trk_args_add(&s->args, "--own-tmp");
-    s->env_fd = memory_file("env", s->env_bytes.data, s->env_bytes.len, err);
-    s->resolver_fd = memory_file("resolver", resolver, strlen(resolver), err);
+    s->env_fd = process_memory_file("env", s->env_bytes.data, s->env_bytes.len, err);
+    s->resolver_fd = process_memory_file("resolver", resolver, strlen(resolver), err);
     if (s->env_fd < 0 || s->resolver_fd < 0) {
         return err->code;
     }
@@ -223,30 +163,6 @@ static void make_plain(struct process_target *p, const json_t *doc, const char *
     }
 }
 
-/* What cannot be given is refused. */
-static int confine(struct process_target *p, const json_t *doc, struct confinement *ret,
-                   struct trk_err *err)
-{
-    if (!p->is_sandboxed) {
-        return 0;
-    }
-    int rc = process_check_sandbox(p, err);
-    if (rc < 0) {
-        return rc;
-    }
-    int64_t memory = workload_int(doc, "memory_max_bytes"), tmp = p->limits.tmp_bytes;
-    ret->tmp_bytes = (uint64_t)(memory > 0 && memory / 2 < tmp ? memory / 2 : tmp);
-    ret->is_outside = strcmp(workload_text(doc, "network"), "outside") == 0;
-    if (ret->is_outside && (access(SLIRP, X_OK) < 0 || access(TUN, F_OK) < 0)) {
-        return trk_err_set(err, TRK_INVALID,
-                           "network: outside cannot be given: %s is missing on the host of the "
-                           "jobs%s",
-                           access(SLIRP, X_OK) < 0 ? SLIRP : TUN,
-                           access(SLIRP, X_OK) < 0 ? " (apt-get install slirp4netns)" : "");
-    }
-    return 0;
-}
-
 static int start_make(struct process_target *p, const char *id, const json_t *doc, struct start *s,
                       struct trk_err *err)
 {
@@ -256,7 +172,7 @@ static int start_make(struct process_target *p, const char *id, const json_t *do
     if (s->listen_fd < 0) {
         return s->listen_fd;
     }
-    if (open_files(p, id, s, err) < 0 || confine(p, doc, &s->confinement, err) < 0 ||
+    if (open_files(p, id, s, err) < 0 || confine_prepare(p, doc, &s->confinement, err) < 0 ||
         process_env_open(p, id, doc, p->is_sandboxed ? &s->confinement.gateway : NULL,
                          &s->env_bytes, err) < 0) {
         return err->code;
@@ -285,12 +201,13 @@ static int start_run(struct process_target *p, const char *id, json_t *doc, stru
     const struct trk_proc_fd fds[] = {{s->listen_fd, LISTEN_FD},
                                       {s->env_fd, ENV_FD},
                                       {s->status_fd, STATUS_FD},
-                                      {s->resolver_fd, RESOLVER_FD}};
+                                      {s->resolver_fd, RESOLVER_FD},
+                                      {s->confinement.userns_fd, USERNS_FD}};
     o.argv = (const char *const *)s->args.items;
     o.env = s->env;
     o.cwd = p->is_sandboxed ? "/" : s->code_dir;
     o.fds = fds;
-    o.fd_count = p->is_sandboxed ? TRK_COUNT(fds) : 1;
+    o.fd_count = !p->is_sandboxed ? 1 : TRK_COUNT(fds) - (s->confinement.userns_fd < 0);
     o.stdout_fd = s->log_fd;
     o.stderr_fd = s->log_fd;
     o.new_session = true;
@@ -334,6 +251,7 @@ int process_launch(struct process_target *p, const char *id, json_t *doc, struct
                           .log_fd = -1,
                           .status_fd = -1,
                           .resolver_fd = -1,
+                          .confinement.userns_fd = -1,
                           .gate = {-1, -1}};
     trk_buf_init(&start.env_bytes, 2 << 20);
     int rc = start_make(p, id, doc, &start, err);
@@ -342,48 +260,4 @@ int process_launch(struct process_target *p, const char *id, json_t *doc, struct
     }
     start_fini(&start);
     return rc;
-}
-
-/* The very sandbox of a job, with `test` in it. */
-static int probe(const struct process_target *p, struct trk_err *err)
-{
-    TRK_ARGS_AUTO(args);
-    const struct confinement none = {0};
-    trk_autoclose int env_fd = memory_file("env", "A=1", 4, err);
-    trk_autoclose int status_fd = open("/dev/null", O_WRONLY | O_CLOEXEC);
-    if (env_fd < 0) {
-        return env_fd;
-    }
-    if (access(p->launcher, X_OK) < 0) {
-        return trk_err_errno(err, errno, "%s", p->launcher);
-    }
-    sandbox_args(p, &none, &args);
-    launcher_args(p, &none, &args);
-    TRK_ARGS_ADD(&args, "/usr/bin/test", "-x", p->wrapper);
-    struct trk_proc_options o;
-    trk_proc_options_init(&o);
-    const struct trk_proc_fd fds[] = {{env_fd, ENV_FD}, {status_fd, STATUS_FD}};
-    o.argv = (const char *const *)args.items;
-    o.fds = fds;
-    o.fd_count = 2;
-    o.cwd = "/";
-    return trk_sandbox_probe(&o, err);
-}
-
-/* Once it works it is taken to work; until then it is tried at every start. */
-int process_check_sandbox(struct process_target *p, struct trk_err *err)
-{
-    int rc = 0;
-    pthread_mutex_lock(&p->mutex);
-    if (p->is_sandboxed && !p->sandbox_works) {
-        rc = probe(p, err);
-        p->sandbox_works = rc == 0;
-    }
-    pthread_mutex_unlock(&p->mutex);
-    /* Not "unavailable": to try again is of no use until the operator has done something. */
-    return rc < 0 ? trk_err_set(err, TRK_INVALID,
-                                "jobs are refused, because their sandbox does not work here: %.*s. "
-                                "(PROCESS_SANDBOX=off of lifecycle runs them without one.)",
-                                2000, err->text)
-                  : 0;
 }

@@ -231,10 +231,12 @@ int main(int argc, char **argv)
                        .pub = &l.pub,
                        .pub_len = l.pub_len};
     if (l.is_alone) {
-        k.listener = network_receive(news[0]);
-        if (l.is_outside) {
-            network_open(pid);
+        int namespace;
+        network_receive(news[0], &namespace, &k.listener);
+        if (l.is_outside && namespace >= 0) {
+            network_open(namespace);
         }
+        (void)close(namespace);
         network_release(news[0]);
     }
     drop_privileges(&l);

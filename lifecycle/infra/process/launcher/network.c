@@ -43,23 +43,24 @@ int network_listen(int port)
 
 union control {
     struct cmsghdr header;
-    char bytes[CMSG_SPACE(sizeof(int))];
+    char bytes[CMSG_SPACE(2 * sizeof(int))];
 };
 
+/* By its own /proc: in a container that may be another one, with other numbers. */
 void network_send(int news, int listener)
 {
     char byte = 'n';
+    const int fds[2] = {open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC), listener};
+    size_t size = (listener >= 0 ? 2 : 1) * sizeof(int);
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
-    union control control = {.header = {.cmsg_len = CMSG_LEN(sizeof(int)),
-                                        .cmsg_level = SOL_SOCKET,
-                                        .cmsg_type = SCM_RIGHTS}};
-    struct msghdr message = {.msg_iov = &iov, .msg_iovlen = 1};
-    if (listener >= 0) {
-        memcpy(CMSG_DATA(&control.header), &listener, sizeof(listener));
-        message.msg_control = &control;
-        message.msg_controllen = sizeof(control);
-    }
-    if (sendmsg(news, &message, MSG_NOSIGNAL) != 1) {
+    union control control = {
+        .header = {.cmsg_len = CMSG_LEN(size), .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS}};
+    struct msghdr message = {.msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = &control,
+                             .msg_controllen = CMSG_SPACE(size)};
+    memcpy(CMSG_DATA(&control.header), fds, size);
+    if (fds[0] < 0 || sendmsg(news, &message, MSG_NOSIGNAL) != 1) {
         launch_fail("telling the keeper");
     }
 }
@@ -72,11 +73,11 @@ void network_await(int news)
     }
 }
 
-/* The program may have failed already, and said why: then there is nothing to listen on. */
-int network_receive(int news)
+/* The program may have failed already, and said why: then nothing comes. */
+void network_receive(int news, int *ret_namespace, int *ret_listener)
 {
     char byte;
-    int listener = -1;
+    int fds[2] = {-1, -1};
     struct iovec iov = {.iov_base = &byte, .iov_len = 1};
     union control control = {0};
     struct msghdr message = {.msg_iov = &iov,
@@ -85,9 +86,10 @@ int network_receive(int news)
                              .msg_controllen = sizeof(control)};
     if (recvmsg(news, &message, MSG_CMSG_CLOEXEC) == 1 && message.msg_controllen > 0 &&
         control.header.cmsg_type == SCM_RIGHTS) {
-        memcpy(&listener, CMSG_DATA(&control.header), sizeof(listener));
+        memcpy(fds, CMSG_DATA(&control.header), control.header.cmsg_len - CMSG_LEN(0));
     }
-    return listener;
+    *ret_namespace = fds[0];
+    *ret_listener = fds[1];
 }
 
 void network_release(int news)
@@ -96,7 +98,7 @@ void network_release(int news)
     (void)close(news);
 }
 
-void network_open(pid_t pid)
+void network_open(int namespace)
 {
     int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0) {
@@ -104,14 +106,15 @@ void network_open(pid_t pid)
     }
     pid_t slirp = fork();
     if (slirp == 0) {
-        char number[16], ready_fd[32];
-        (void)snprintf(number, sizeof(number), "%d", (int)pid);
+        char path[32], ready_fd[32];
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", namespace);
         (void)snprintf(ready_fd, sizeof(ready_fd), "--ready-fd=%d", ready[1]);
         (void)fcntl(ready[1], F_SETFD, 0);
+        (void)fcntl(namespace, F_SETFD, 0);
         keeper_release_signals();
         execle("/usr/bin/slirp4netns", "slirp4netns", "--configure", "--mtu=65520",
-               "--disable-host-loopback", "--enable-sandbox", ready_fd, number, "tap0",
-               (char *)NULL, (char *[]){NULL});
+               "--disable-host-loopback", "--enable-sandbox", ready_fd, "--netns-type=path", path,
+               "tap0", (char *)NULL, (char *[]){NULL});
         launch_fail("/usr/bin/slirp4netns");
     }
     (void)close(ready[1]);

@@ -12,13 +12,13 @@ _Noreturn void launch_fail(const char *what); /* main.c: says errno, and ends */
 void network_enter(void);
 /* A socket that listens on 127.0.0.1 here. */
 int network_listen(int port);
-/* Between program and keeper, on a pair of sockets: the listener (-1: none) goes out of the
- * namespace, then the program waits to be released. */
+/* Between program and keeper, on a pair of sockets: the namespace and the listener (-1: none) are
+ * handed out, then the program waits to be released. */
 void network_send(int news, int listener);
 void network_await(int news);
-int network_receive(int news);
+void network_receive(int news, int *ret_namespace, int *ret_listener);
 void network_release(int news);
-/* Gives the namespace of `pid` a way out, but none to this machine's loopback: slirp4netns. */
-void network_open(pid_t pid);
+/* Gives the namespace a way out, but none to this machine's loopback: slirp4netns. */
+void network_open(int namespace);
 
 #endif
