@@ -6,6 +6,24 @@
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/rows.h"
 
+static struct job *new_job(void *mem, const struct trk_pg_result *res)
+{
+    struct job *job = row_array(mem, struct job, 1);
+    *job = (struct job){
+        .id = row_text(job, res, 0, "id"),
+        .name = row_text(job, res, 0, "name"),
+        .version = row_text(job, res, 0, "version"),
+        .status = row_text(job, res, 0, "status"),
+        .create_time = trk_pg_int(res, 0, "create_time"),
+        .update_time = trk_pg_int(res, 0, "update_time"),
+        .internal_name = row_text(job, res, 0, "internal_name"),
+        .infrastructure_target = row_text(job, res, 0, "infrastructure_target"),
+        .replica_internal_names = row_text(job, res, 0, "replica_internal_names"),
+        .job_type_version = row_text(job, res, 0, "job_type_version"),
+    };
+    return job;
+}
+
 int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char *version,
                    const char *token, struct call_question *ret, struct trk_err *err)
 {
@@ -24,10 +42,10 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         conn, &res, err,
         "select m.value as maintenance, (select string_agg(e.endpoint, E'\\n') from "
         "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
-        "endpoints, null::text as manifest, null::text as manifest_json, null::text as error, "
-        "null::text as notice, null::text "
-        "as infrastructure_stats, null::text as image_tag, null::text as "
-        "deployed_by, " JOB_COLUMNS_SHORT ", " TOKEN_COLUMNS
+        "endpoints, j.id, j.name, j.version, j.status, extract(epoch from j.create_time)::bigint "
+        "as "
+        "create_time, extract(epoch from j.update_time)::bigint as update_time, j.internal_name, "
+        "j.infrastructure_target, j.replica_internal_names, j.job_type_version, " TOKEN_COLUMNS
         ", p.scope, case when p.job_family_id is not null then f.name end as on_family, case when "
         "p.job_id is not null then j.name end as on_job, case when p.job_id is not null then "
         "j.version end as on_version, p.endpoint from (select (select value #>> '{}' from "
@@ -48,7 +66,7 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
     ret->is_maintenance = maintenance != NULL && strcmp(maintenance, "true") == 0;
     ret->public_endpoints = row_text(mem, res, 0, "endpoints");
     if (!trk_pg_is_null(res, 0, "id")) {
-        ret->job = job_of_first_row(mem, res);
+        ret->job = new_job(mem, res);
     } else if (missing == 0) {
         (void)trk_err_set(&ret->job_err, TRK_NOT_FOUND, "no job named %s in version %s", name,
                           version);

@@ -10,6 +10,14 @@
 #include "libtrack/manifest/manifest.h"
 #include "lifecycle/store/rows.h"
 
+#define JOB_COLUMNS                                                                                \
+    "j.id, j.family_id, j.name, j.version, j.status, extract(epoch from j.create_time)::bigint "   \
+    "as create_time, extract(epoch from j.update_time)::bigint as update_time, extract(epoch "     \
+    "from j.last_call_time)::bigint as last_call_time, j.internal_name, j.infrastructure_target, " \
+    "j.replica_internal_names, j.job_type_version, j.generation_id, j.image_name, "                \
+    "j.image_digest, j.source_digest, j.spec_digest, j.manifest, j.manifest_json, j.error, "       \
+    "j.notice, j.image_tag, j.deployed_by, j.infrastructure_stats"
+
 /* mem NULL: borrowed from the result. */
 static const char *text(void *mem, const struct trk_pg_result *res, int row, const char *column)
 {
@@ -46,13 +54,6 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct job
     };
 }
 
-struct job *job_of_first_row(void *mem, const struct trk_pg_result *res)
-{
-    struct job *job = row_array(mem, struct job, 1);
-    fill(job, res, 0, job);
-    return job;
-}
-
 int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *version,
                   struct job **ret, struct trk_err *err)
 {
@@ -67,7 +68,8 @@ int job_store_get(struct trk_pg *conn, void *mem, const char *name, const char *
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no job named %s in version %s", name, version);
     }
-    *ret = job_of_first_row(mem, res);
+    *ret = row_array(mem, struct job, 1);
+    fill(*ret, res, 0, *ret);
     return 0;
 }
 

@@ -9,7 +9,6 @@
 
 #include "libtrack/pg/pg.h"
 #include "lifecycle/domain/subject.h"
-#include "lifecycle/store/job.h"
 
 /* NULL for SQL null. */
 static inline const char *row_text(void *mem, const struct trk_pg_result *res, int row,
@@ -35,20 +34,6 @@ static inline const char *row_text(void *mem, const struct trk_pg_result *res, i
         }                                                                                          \
         array_;                                                                                    \
     })
-
-/* -- jobs (job.c): `j` is registry_job -- */
-
-#define JOB_COLUMNS_SHORT                                                                          \
-    "j.id, j.family_id, j.name, j.version, j.status, extract(epoch from j.create_time)::bigint "   \
-    "as create_time, extract(epoch from j.update_time)::bigint as update_time, extract(epoch "     \
-    "from j.last_call_time)::bigint as last_call_time, j.internal_name, j.infrastructure_target, " \
-    "j.replica_internal_names, j.job_type_version, j.generation_id, j.image_name, "                \
-    "j.image_digest, j.source_digest, j.spec_digest"
-#define JOB_COLUMNS                                                                                \
-    JOB_COLUMNS_SHORT                                                                              \
-    ", j.manifest, j.manifest_json, j.error, j.notice, j.image_tag, j.deployed_by, "               \
-    "j.infrastructure_stats"
-struct job *job_of_first_row(void *mem, const struct trk_pg_result *res);
 
 /* -- tokens and their subjects (subject.c): `t` is registry_authtoken, `s` registry_authsubject,
  * `u` auth_user, `p` registry_authresourcepermission -- */
