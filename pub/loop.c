@@ -120,6 +120,23 @@ void pub_loop_post(struct pub_loop *loop, struct pub_message *message)
     (void)!write(loop->wake.fd, &one, sizeof(one));
 }
 
+static void run_events(struct epoll_event *events, int count)
+{
+    for (int i = 0; i < count; i++) {
+        struct pub_watch *watch = events[i].data.ptr;
+        if (watch->is_first && watch->fd >= 0) {
+            watch->on_event(watch, events[i].events);
+            events[i].events = 0;
+        }
+    }
+    for (int i = 0; i < count; i++) {
+        struct pub_watch *watch = events[i].data.ptr;
+        if (events[i].events != 0 && watch->fd >= 0) {
+            watch->on_event(watch, events[i].events);
+        }
+    }
+}
+
 void pub_loop_run(struct pub_loop *loop)
 {
     struct epoll_event events[BATCH];
@@ -133,12 +150,8 @@ void pub_loop_run(struct pub_loop *loop)
         if (loop->readers != NULL) {
             pub_reader_enter(loop->readers, loop->reader);
         }
-        for (int i = 0; i < n; i++) {
-            struct pub_watch *watch = events[i].data.ptr;
-            if (watch->fd >= 0) {
-                watch->on_event(watch, events[i].events);
-            }
-        }
+        loop->has_all_events = n < BATCH;
+        run_events(events, n);
         pub_wheel_advance(&loop->wheel, loop->now_ns);
         if (loop->readers != NULL) {
             pub_reader_leave(loop->readers, loop->reader);

@@ -21,7 +21,8 @@
 #define PUB_EVENTS (EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET)
 
 struct pub_watch {
-    int fd; /* -1: closed */
+    int fd;        /* -1: closed */
+    bool is_first; /* its events of a turn come before those of others */
     void (*on_event)(struct pub_watch *watch, uint32_t events);
 };
 struct pub_grave {
@@ -45,6 +46,7 @@ struct pub_loop {
     struct pub_readers *readers; /* the loop is inside during a turn; NULL: of none */
     size_t reader;
     bool is_over;
+    bool has_all_events; /* this turn has what had happened when it began, not a part of it */
 };
 
 int pub_loop_init(struct pub_loop *loop, void *ctx, struct trk_err *err) TRK_MUST_CHECK;

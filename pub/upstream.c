@@ -337,14 +337,23 @@ static void wait_for_address(struct pub_up *up)
 
 /* -- handing out -- */
 
+static bool is_quiet(const struct pub_up *up)
+{
+    char c;
+    return recv(up->watch.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
+           (errno == EAGAIN || errno == EWOULDBLOCK);
+}
+
+/* What had happened to idle connections when this turn began is known: their events come first. So
+ * one that lay idle since an earlier turn needs no look of its own. */
 static struct pub_up *take_idle(struct pub_host *host)
 {
     while (host->idle != NULL) {
         struct pub_up *up = host->idle;
-        char c;
-        if (recv(up->watch.fd, &c, 1, MSG_PEEK | MSG_DONTWAIT) < 0 &&
-            (errno == EAGAIN || errno == EWOULDBLOCK)) {
+        const struct pub_loop *loop = host->set->loop;
+        if ((loop->has_all_events && up->idle_since_ns < loop->now_ns) || is_quiet(up)) {
             unlink_idle(up);
+            up->watch.is_first = false;
             return up;
         }
         close_idle(up);
@@ -395,12 +404,13 @@ void pub_up_put(struct pub_up *up, bool can_reuse)
         }
     }
     if (!can_reuse || up->state != PUB_UP_OPEN || up->has_hangup ||
-        h->idle_count >= set->idle_max) {
+        h->idle_count >= set->idle_max || (up->is_readable && !is_quiet(up))) {
         up->next = up->prev = NULL;
         discard(up);
         return;
     }
     up->on_up = on_idle_event;
+    up->watch.is_first = true;
     up->owner = NULL;
     up->idle_since_ns = set->loop->now_ns;
     up->is_readable = false;

@@ -3,8 +3,8 @@
  *
  * A host is one "name:port" with its resolved address, its idle connections and whether it failed
  * lately. A connection belongs to one owner at a time and reports to its callback; between two
- * owners it lies in its host's idle list, where it is peeked at before it is handed out. One
- * set a loop, used by its thread only.
+ * owners it lies in its host's idle list, where any sign of life ends it before it is handed out.
+ * One set a loop, used by its thread only.
  */
 #ifndef PUB_UPSTREAM_H
 #define PUB_UPSTREAM_H

@@ -314,6 +314,7 @@ START_TEST(what_is_still_found_is_not_freed)
     job("j1", "adder", "1.0.0", "error");
     pub_table_put_job(table, &record);
     pub_table_tidy(table);
+    ck_assert_uint_gt(readers.end - readers.first, 0);
     pub_reader_enter(&readers, 0);
     ck_assert_int_eq(call("adder", "1.0.0", "/open", ""), PUB_MAY_CALL);
     const struct pub_job *old = found.job;
