@@ -291,6 +291,7 @@ int main(void)
     tcase_add_test(tc, what_can_not_be_in_an_image_is_named);
     tcase_add_test(tc, full_disk_is_said);
     suite_add_tcase(suite, tc);
+    tcase_set_timeout(tc, 240); /* a hundred thousand files, on a busy machine under sanitizers */
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
     int failed = srunner_ntests_failed(runner);
