@@ -10,7 +10,8 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 
-#define SECRET_MAX 4096
+#define SECRET_MAX     4096
+#define END_TIMEOUT_MS 5000
 
 /* One line from stdin, not echoed on a terminal. *ret owned, without the newline. */
 static int ask_secret(const char *prompt, char **ret, struct trk_err *err)
@@ -175,6 +176,14 @@ int cmd_logout(struct cli *cli, struct trk_err *err)
         return rc;
     }
     bool was_in = remote.token != NULL;
+    struct trk_err why = {0};
+    const struct remote_request end = {.path = "/api/v1/users/logout",
+                                       .timeout_ms = END_TIMEOUT_MS,
+                                       .context = "ending the session"};
+    if (was_in && remote_send(&remote, &end, NULL, NULL, &why) < 0) {
+        (void)fprintf(stderr, "%s\nThe token is forgotten here; the session ends by itself.\n",
+                      why.text);
+    }
     rc = was_in ? save_token(&remote, NULL, err) : 0;
     if (rc == 0) {
         (void)printf(was_in ? "logged out of %s\n" : "you were not logged in to %s\n",

@@ -226,6 +226,19 @@ def test_login_from_stdin_and_with_a_password(platform, lone):
     assert done.returncode == 70 and "wrong user name or password" in done.stderr
 
 
+def test_logout_ends_the_session(platform, lone):
+    lone("set", "alias", "dev", platform.remote)
+    lone("login", "--username", "admin", "--remote", "dev", input="admin\n")
+    session = lone("get", "auth-token", "--remote", "dev").stdout.strip()
+    assert session != platform.token
+    assert platform.lifecycle.get("/api/v1/job", token=session).status_code == 200
+    assert lone("logout", "dev").stderr == ""
+    assert platform.lifecycle.get("/api/v1/job", token=session).status_code == 401
+    lone("login", "dev", platform.token)
+    lone("logout", "dev")
+    assert platform.lifecycle.get("/api/v1/job", token=platform.token).status_code == 200  # no session: it was made by hand
+
+
 def test_a_wrong_token_is_not_kept(platform, lone):
     lone("set", "alias", "dev", platform.remote)
     wrong = platform.token[:-4] + "AAAA"
