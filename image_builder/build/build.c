@@ -48,6 +48,12 @@ int build_request_read(const json_t *body, struct build_request *ret, struct trk
         }
         request.no_cache = request.no_cache || text[0] != '\0';
     }
+    if (json_is_string(json_object_get(body, "build_context"))) {
+        return trk_err_set(
+            err, TRK_INVALID,
+            "build_context: put the archive to /api/v1/sources/{digest}, and name it "
+            "by source_digest");
+    }
     if (request.source_digest != NULL && !trk_digest_is_valid(request.source_digest)) {
         return trk_err_set(err, TRK_INVALID,
                            "source_digest: a digest is sha256: and 64 hexadecimal digits");

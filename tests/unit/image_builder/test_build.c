@@ -286,6 +286,10 @@ START_TEST(sources_are_what_they_are_called)
     ck_assert_str_eq(text_of(bad, "error_code"), "invalid"); /* no archive */
     json_auto_t *none = build(EXTRA, json_pack("{s:s}", "source_digest", "sha256:x"));
     ck_assert_int_eq(answer.status, 400);
+    /* not to be taken for a build from git */
+    json_auto_t *old = build(EXTRA,
+                             json_pack("{s:n, s:s}", "source_digest", "build_context", "QQ=="));
+    ck_assert_int_eq(answer.status, 400);
 }
 END_TEST
 

@@ -80,7 +80,8 @@ static const char server_script[] =
     "'+json.dumps({'result':r})+'\\n\\n','text/event-stream')\n"
     "    def do_PUT(self):\n"
     "        b=self.rfile.read(int(self.headers['Content-Length']))\n"
-    "        if has('store-away'): return self.send(503,'{}')\n"
+    "        for n,status in (('store-away',503),('store-full',507)):\n" /* once each */
+    "            if has(n): os.unlink(root+'/'+n); return self.send(status,'{}')\n"
     "        d='sha256:'+hashlib.sha256(b).hexdigest()\n"
     "        self.send(201 if self.path=='/api/v1/sources/'+d else 400,'')\n"
     "    def do_GET(self):\n"
@@ -905,6 +906,25 @@ START_TEST(what_a_step_needs_is_waited_for)
 }
 END_TEST
 
+START_TEST(a_source_is_in_the_store_before_its_deployment_is_accepted)
+{
+    char *id = NULL;
+    touch("store-full");
+    ck_assert_int_eq(submit("adder", "1.0.0", "code", false, &id), TRK_NO_SPACE);
+    ck_assert_msg(strstr(err.text, "its disk is full") != NULL, "%s", err.text);
+    ck_assert_str_eq(
+        value("select count(*)::text as v from registry_deployment where job_name = $1", "adder"),
+        "0");
+    touch("store-away"); /* for a moment: that is waited for */
+    must(submit("adder", "1.0.0", "code", false, &id));
+    ck_assert(!exists("store-away"));
+    char digest[TRK_DIGEST_SIZE];
+    trk_digest("code", 4, digest);
+    expect("select source_digest as v from registry_deployment where id = $1", id, digest);
+    free(id);
+}
+END_TEST
+
 START_TEST(a_build_that_broke_off_is_begun_again)
 {
     static const char *const how[] = {"break-build", "stop-build"};
@@ -1351,6 +1371,7 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, a_failed_redeploy_leaves_the_running_job);
     tcase_add_test(tcase, the_same_again_ends_unchanged_and_other_code_replaces);
     tcase_add_test(tcase, what_a_step_needs_is_waited_for);
+    tcase_add_test(tcase, a_source_is_in_the_store_before_its_deployment_is_accepted);
     tcase_add_loop_test(tcase, a_build_that_broke_off_is_begun_again, 0, 2);
     tcase_add_test(tcase, a_failure_that_cannot_be_noted_is_taken_up_at_once);
     tcase_add_test(tcase, a_transaction_that_was_repeated_leaves_nothing_behind);
