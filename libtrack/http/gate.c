@@ -15,7 +15,9 @@
 
 #define BATCH          128
 #define ACCEPTS_A_TURN 64
-#define PAIRS_KEPT     4 /* idle ones beyond these go, an eighth each second */
+/* A short answer must fit, see http_gate_pass_answer(). */
+#define PAIR_ROOM  (256 * 1024)
+#define PAIRS_KEPT 4 /* idle ones beyond these go, an eighth each second */
 /* Descriptors that are not for clients: the service's files, database, children. */
 #define FDS_RESERVED  512
 #define FDS_WANTED    65536
@@ -28,16 +30,18 @@ int gate_watch_add(struct http_gate *gate, struct gate_watch *watch)
     static const uint32_t events[] = {[GATE_WAKE] = EPOLLIN,
                                       [GATE_LISTENER] = EPOLLIN,
                                       [GATE_CLIENT] = GATE_EVENTS | EPOLLOUT,
-                                      [GATE_PAIR] = GATE_EVENTS};
+                                      [GATE_PAIR] = EPOLLET}; /* its end only */
     struct epoll_event event = {.events = events[watch->kind], .data.ptr = watch};
     return epoll_ctl(gate->epoll_fd, EPOLL_CTL_ADD, watch->fd, &event);
 }
 
-void gate_watch_pair(struct http_gate *gate, struct http_pair *pair, bool for_writing)
+void gate_watch_pair(struct http_gate *gate, struct http_pair *pair, uint32_t events)
 {
-    struct epoll_event event = {.events = GATE_EVENTS | (for_writing ? EPOLLOUT : 0),
-                                .data.ptr = &pair->watch};
-    (void)epoll_ctl(gate->epoll_fd, EPOLL_CTL_MOD, pair->watch.fd, &event);
+    struct epoll_event event = {.events = EPOLLET | events, .data.ptr = &pair->watch};
+    if (pair->events != events && pair->watch.fd >= 0) {
+        pair->events = events;
+        (void)epoll_ctl(gate->epoll_fd, EPOLL_CTL_MOD, pair->watch.fd, &event);
+    }
 }
 
 static void watch_close(struct gate_watch *watch)
@@ -99,6 +103,8 @@ static struct http_pair *pair_new(struct http_gate *gate)
     pair->watch = (struct gate_watch){.fd = fds[0], .kind = GATE_PAIR, .is_writable = true};
     pair->mhd_fd = fds[1];
     atomic_store(&pair->refs, 2);
+    int room = PAIR_ROOM;
+    (void)setsockopt(fds[1], SOL_SOCKET, SO_SNDBUF, &room, sizeof(room));
     struct pair_address address;
     memset(&address, 0, sizeof(address));
     address.family = AF_UNIX;
@@ -146,6 +152,7 @@ void gate_pair_give(struct http_gate *gate, struct http_pair *pair, bool can_reu
     gate->running -= pair->conn != NULL;
     pair->conn = NULL;
     if (can_reuse && !pair->watch.has_fin) {
+        gate_watch_pair(gate, pair, 0);
         TAILQ_INSERT_HEAD(&gate->idle, pair, idle);
         gate->idle_count++;
     } else {
@@ -368,17 +375,62 @@ static int wait_ms(const struct http_gate *gate)
     return left <= 0 ? 0 : (int)(left / TRK_NS_PER_MS + 1);
 }
 
+/* Carries on the answers that http_gate_pass_answer() was told of. With gate->lock. */
+static void carry_answers(struct http_gate *gate)
+{
+    struct http_pair *pair = atomic_exchange(&gate->answered, NULL);
+    while (pair != NULL) {
+        struct http_pair *next = pair->next_answered;
+        atomic_store(&pair->is_answered, false);
+        if (pair->conn != NULL) {
+            pair->watch.is_readable = true;
+            gate_conn_run(pair->conn);
+        }
+        pair_unref(pair);
+        pair = next;
+    }
+}
+
+/* By a read-modify-write: looking must not come before an unlocking that stands before it. */
+static bool has_answers(struct http_gate *gate)
+{
+    struct http_pair *none = NULL;
+    return !atomic_compare_exchange_strong(&gate->answered, &none, NULL);
+}
+
+/* Gives up the lock and waits for events; has it again afterwards. */
+static int wait_for_events(struct http_gate *gate, struct epoll_event *events)
+{
+    int ms;
+    do {
+        carry_answers(gate);
+        start_waiting(gate);
+        count_busy(gate);
+        free_graves(gate);
+        ms = wait_ms(gate);
+        (void)pthread_mutex_unlock(&gate->lock);
+        if (!has_answers(gate)) {
+            break;
+        }
+        (void)pthread_mutex_lock(&gate->lock);
+    } while (true);
+    int n = epoll_wait(gate->epoll_fd, events, BATCH, ms);
+    if (n < 0 && errno != EINTR) {
+        trk_die("epoll_wait: %s", strerror(errno));
+    }
+    (void)pthread_mutex_lock(&gate->lock);
+    gate->now_ns = trk_now_ns();
+    return n;
+}
+
 static void *gate_main(void *arg)
 {
     struct http_gate *gate = arg;
     struct epoll_event events[BATCH];
     bool is_over = false;
+    (void)pthread_mutex_lock(&gate->lock);
     while (!is_over) {
-        int n = epoll_wait(gate->epoll_fd, events, BATCH, wait_ms(gate));
-        if (n < 0 && errno != EINTR) {
-            trk_die("epoll_wait: %s", strerror(errno));
-        }
-        gate->now_ns = trk_now_ns();
+        int n = wait_for_events(gate, events);
         run_again(gate);
         for (int i = 0; i < n; i++) {
             struct gate_watch *watch = events[i].data.ptr;
@@ -391,10 +443,9 @@ static void *gate_main(void *arg)
         if (gate->now_ns >= gate->tick_ns) {
             tick(gate);
         }
-        start_waiting(gate);
-        count_busy(gate);
-        free_graves(gate);
     }
+    count_busy(gate);
+    (void)pthread_mutex_unlock(&gate->lock);
     return NULL;
 }
 
@@ -446,6 +497,7 @@ static void gate_close(struct http_gate *gate)
     if (gate->epoll_fd >= 0) {
         (void)close(gate->epoll_fd);
     }
+    (void)pthread_mutex_destroy(&gate->lock);
     free(gate);
 }
 
@@ -455,6 +507,7 @@ int http_gate_start(struct trk_http_server *server, const int *listeners, size_t
     struct http_gate *gate = trk_xcalloc(1, sizeof(*gate));
     gate->server = server;
     gate->now_ns = trk_now_ns();
+    (void)pthread_mutex_init(&gate->lock, NULL);
     TAILQ_INIT(&gate->all);
     TAILQ_INIT(&gate->waiting[0]);
     TAILQ_INIT(&gate->waiting[1]);
@@ -475,11 +528,48 @@ int http_gate_start(struct trk_http_server *server, const int *listeners, size_t
     return 0;
 }
 
-static void command(struct http_gate *gate, enum command what)
+static void wake(struct http_gate *gate)
 {
     uint64_t one = 1;
-    atomic_store(&gate->command, what);
     (void)!write(gate->wake.fd, &one, sizeof(one));
+}
+
+static void command(struct http_gate *gate, enum command what)
+{
+    atomic_store(&gate->command, what);
+    wake(gate);
+}
+
+void http_gate_watch_answer(struct http_gate *gate, struct http_pair *pair)
+{
+    (void)pthread_mutex_lock(&gate->lock);
+    gate_watch_pair(gate, pair, pair->events | GATE_EVENTS);
+    (void)pthread_mutex_unlock(&gate->lock);
+}
+
+/* Whoever holds the lock carries the answers, so that nobody waits for it: this thread when it is
+ * free, else the holder, who looks once more after giving it up. */
+void http_gate_pass_answer(struct http_gate *gate, struct http_pair *pair)
+{
+    if (!atomic_exchange(&pair->is_answered, true)) {
+        (void)atomic_fetch_add(&pair->refs, 1);
+        pair->next_answered = atomic_load(&gate->answered);
+        while (!atomic_compare_exchange_weak(&gate->answered, &pair->next_answered, pair)) {
+        }
+    }
+    bool has_work = false;
+    while (has_answers(gate) && pthread_mutex_trylock(&gate->lock) == 0) {
+        gate->now_ns = trk_now_ns();
+        gate->is_guest = true;
+        carry_answers(gate);
+        gate->is_guest = false;
+        has_work |= !TAILQ_EMPTY(&gate->waiting[0]) || !TAILQ_EMPTY(&gate->waiting[1]) ||
+                    !TAILQ_EMPTY(&gate->again) || gate->is_draining;
+        (void)pthread_mutex_unlock(&gate->lock);
+    }
+    if (has_work) {
+        wake(gate);
+    }
 }
 
 void http_gate_drain(struct http_gate *gate)
@@ -504,6 +594,7 @@ void http_gate_free(struct http_gate *gate)
     }
     command(gate, COMMAND_END);
     (void)pthread_join(gate->thread, NULL);
+    carry_answers(gate); /* of connections that were cut: gives their references back */
     while (!TAILQ_EMPTY(&gate->idle)) {
         close_idle_pair(gate, TAILQ_FIRST(&gate->idle));
     }

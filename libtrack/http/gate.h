@@ -2,7 +2,7 @@
  * gate.h - what stands between the network and libmicrohttpd, which accepts shapes that it must not
  * (design/libraries.md): no byte reaches it unchecked.
  *
- * One thread with epoll owns the listening sockets and all client connections. It reads heads with
+ * One thread with epoll has the listening sockets and all client connections. It reads heads with
  * the strict parser (h1.h), frames bodies, and passes each request, written anew, through a socket
  * pair to a connection of libmicrohttpd; the answer comes back the same way. A pair (and with it a
  * thread of libmicrohttpd) is taken when a request is whole, or its head is when the body is
@@ -35,6 +35,13 @@ void http_gate_on_connection(void *cls, struct MHD_Connection *mhd, void **socke
 int http_pair_fd(const struct http_pair *pair);
 /* The client's address; valid while its request runs. */
 const char *http_pair_peer(const struct http_pair *pair);
+
+/* From libmicrohttpd's threads. An answer of up to GATE_SHORT_BYTES is carried to the client by the
+ * thread that made it, when all of it is in the pair (pass_answer): the gate's thread need not be
+ * woken up. Any other one must be announced before its first byte (watch_answer). */
+#define GATE_SHORT_BYTES (64 * 1024)
+void http_gate_watch_answer(struct http_gate *gate, struct http_pair *pair);
+void http_gate_pass_answer(struct http_gate *gate, struct http_pair *pair);
 
 /* Takes the listening sockets (non-blocking), also on failure. server->daemon must run. */
 int http_gate_start(struct trk_http_server *server, const int *listeners, size_t count,

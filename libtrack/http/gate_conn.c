@@ -292,7 +292,7 @@ static bool take_request(struct gate_conn *c)
             return true;
         }
         c->is_upload = !is_whole;
-        bool must_wait = !gate_has_place(gate, c->is_upload) ||
+        bool must_wait = gate->is_guest || !gate_has_place(gate, c->is_upload) ||
                          !TAILQ_EMPTY(&gate->waiting[c->is_upload]);
         c->state = GATE_WAITING;
         TAILQ_INSERT_TAIL(&gate->waiting[c->is_upload], c, turn);

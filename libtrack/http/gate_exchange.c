@@ -1,6 +1,7 @@
 /* One request at libmicrohttpd: written anew there, its answer back. */
 #include <errno.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/socket.h>
 
 #include "libtrack/base/log.h"
@@ -106,7 +107,7 @@ static void pass_on(struct gate_conn *c, const char *end)
         c->is_refused = true; /* there may be an answer all the same */
         c->pair->watch.is_readable = true;
     } else if (c->to_mhd.bytes != NULL) {
-        gate_watch_pair(c->gate, c->pair, true);
+        gate_watch_pair(c->gate, c->pair, GATE_EVENTS | EPOLLOUT);
     }
 }
 
@@ -132,6 +133,9 @@ void gate_exchange_start(struct gate_conn *c)
     trk_h1_chunked_init(&c->up.chunked);
     char *at = put_head(gate->text, r);
     gate_consume(c, head_len);
+    if (is_upload) { /* it may be answered at any time */
+        gate_watch_pair(gate, c->pair, GATE_EVENTS);
+    }
     pass_on(c, put_body(c, at));
 }
 
@@ -148,7 +152,7 @@ static bool pump_request(struct gate_conn *c)
             c->is_refused = true;
             c->pair->watch.is_readable = true;
         } else if (c->to_mhd.bytes == NULL) {
-            gate_watch_pair(c->gate, c->pair, false);
+            gate_watch_pair(c->gate, c->pair, GATE_EVENTS);
         }
         return n != 0;
     }

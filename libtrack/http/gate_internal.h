@@ -1,5 +1,8 @@
-/* gate_internal.h - shared by gate.c (thread, accepting, limits) and gate_conn.c (what happens on a
- * connection). Gate's thread only, where nothing else is said. */
+/*
+ * gate_internal.h - shared by gate.c (thread, accepting, limits), gate_conn.c (a connection until
+ * its request can be passed on) and gate_exchange.c (the request at libmicrohttpd). Everything is
+ * under gate->lock, which the gate's thread gives up only to wait for events.
+ */
 #ifndef LIBTRACK_HTTP_GATE_INTERNAL_H
 #define LIBTRACK_HTTP_GATE_INTERNAL_H
 
@@ -39,10 +42,12 @@ struct gate_flow {
 };
 struct http_pair {
     struct gate_watch watch; /* the gate's end */
+    uint32_t events;         /* that are reported */
     atomic_int refs;         /* gate's and libmicrohttpd's */
     int mhd_fd;              /* libmicrohttpd's end */
     struct gate_conn *conn;  /* NULL: idle */
-    struct http_pair *next_grave;
+    struct http_pair *next_grave, *next_answered;
+    atomic_bool is_answered; /* in gate->answered */
     TAILQ_ENTRY(http_pair) idle;
     char peer[64]; /* written before a request's first byte is sent */
 };
@@ -87,6 +92,9 @@ TAILQ_HEAD(gate_conns, gate_conn);
 struct http_gate {
     struct trk_http_server *server;
     pthread_t thread;
+    pthread_mutex_t lock;
+    _Atomic(struct http_pair *) answered; /* a stack, without the lock */
+    bool is_guest;                        /* another thread is at work: it starts no requests */
     int epoll_fd;
     struct gate_watch wake;
     struct gate_watch listeners[2];
@@ -112,8 +120,9 @@ struct http_gate {
 
 /* -- gate.c -- */
 int gate_watch_add(struct http_gate *gate, struct gate_watch *watch);
-/* Unlike TCP's, a pair's end would be reported writable each time the other end has read. */
-void gate_watch_pair(struct http_gate *gate, struct http_pair *pair, bool for_writing);
+/* What is reported of a pair beside its end: 0, GATE_EVENTS, with EPOLLOUT when the pair is full
+ * (unlike TCP's, its end would be writable anew each time the other end has read). */
+void gate_watch_pair(struct http_gate *gate, struct http_pair *pair, uint32_t events);
 /* An idle pair or a new one; NULL when there is no descriptor or thread. */
 struct http_pair *gate_pair_take(struct http_gate *gate, struct gate_conn *c);
 void gate_pair_give(struct http_gate *gate, struct http_pair *pair, bool can_reuse);

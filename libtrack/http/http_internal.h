@@ -133,6 +133,7 @@ struct trk_request {
     /* answer */
     struct http_header *reply_headers;
     struct MHD_Response *response;
+    bool is_short; /* fits into the pair */
     int status;
 };
 

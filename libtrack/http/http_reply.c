@@ -41,6 +41,7 @@ static int set_reply(struct trk_request *req, int status, const char *content_ty
         trk_die("bad content type '%s'", content_type);
     }
     req->response = response;
+    req->is_short = false;
     req->status = status;
     return 0;
 }
@@ -65,7 +66,9 @@ static int reply_owned(struct trk_request *req, int status, const char *content_
     req->is_large |= len > HTTP_LARGE_BYTES;
     struct MHD_Response *response = MHD_create_response_from_buffer(len, bytes,
                                                                     MHD_RESPMEM_MUST_FREE);
-    return set_reply(req, status, content_type, response);
+    (void)set_reply(req, status, content_type, response);
+    req->is_short = len <= GATE_SHORT_BYTES;
+    return 0;
 }
 
 static int reply_json_value(struct trk_request *req, int status, const json_t *value)
@@ -98,8 +101,10 @@ int trk_reply_null(struct trk_request *req)
 int trk_reply_empty(struct trk_request *req, int status)
 {
     static char nothing[1];
-    return set_reply(req, status, NULL,
-                     MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
+    (void)set_reply(req, status, NULL,
+                    MHD_create_response_from_buffer(0, nothing, MHD_RESPMEM_PERSISTENT));
+    req->is_short = true;
+    return 0;
 }
 
 int trk_reply_text(struct trk_request *req, int status, const char *content_type, const char *text)
@@ -443,6 +448,9 @@ enum MHD_Result http_reply_queue(struct trk_request *req)
     }
     if (req->is_large || req->body_held > HTTP_LARGE_BYTES) {
         atomic_store(&req->server->wants_trim, true);
+    }
+    if (!req->is_short) {
+        http_gate_watch_answer(req->server->gate, req->pair);
     }
     enum MHD_Result result = MHD_queue_response(req->mhd, (unsigned)req->status, response);
     drop_reply(req);

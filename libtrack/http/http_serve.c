@@ -266,9 +266,6 @@ static void end_request(struct trk_request *req)
         trk_series_observe(server->duration, (double)duration_ns / TRK_NS_PER_S);
     }
     log_access(req, duration_ns);
-    if (atomic_fetch_sub(&server->active, 1) == 1 && atomic_load(&server->stopping)) {
-        http_server_on_idle(server);
-    }
 }
 
 void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
@@ -286,11 +283,20 @@ void http_on_completed(void *cls, struct MHD_Connection *mhd, void **con_cls,
     if (req->response != NULL) {
         MHD_destroy_response(req->response); /* made, but the client left before it was queued */
     }
-    if (req->begun) {
+    struct trk_http_server *server = req->server;
+    struct http_pair *pair = req->pair;
+    bool begun = req->begun, is_short = req->is_short;
+    if (begun) {
         end_request(req);
     }
     trk_log_set_tracing_id(NULL);
     json_decref(req->json);
     http_body_drop(req);
     talloc_free(req);
+    if (is_short) {
+        http_gate_pass_answer(server->gate, pair);
+    }
+    if (begun && atomic_fetch_sub(&server->active, 1) == 1 && atomic_load(&server->stopping)) {
+        http_server_on_idle(server);
+    }
 }

@@ -1,6 +1,8 @@
 /* The gate before libmicrohttpd: slow clients cost memory only, answers find their way. */
 #include <arpa/inet.h>
 #include <netinet/in.h>
+#include <poll.h>
+#include <pthread.h>
 #include <sys/resource.h>
 
 #include "tests/unit/libtrack/http/http_service.h"
@@ -105,6 +107,11 @@ START_TEST(test_bodies_have_a_budget)
         send_text(fds[i], begin);
         ck_assert(raw_send(fds[i], spaces, sizeof(spaces)));
     }
+    struct pollfd wait[TRK_COUNT(fds)]; /* none is whole: an answer is a refusal */
+    for (size_t i = 0; i < TRK_COUNT(fds); i++) {
+        wait[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
+    }
+    ck_assert_int_gt(poll(wait, TRK_COUNT(fds), RAW_DEADLINE_MS), 0);
     for (size_t i = 0; i < TRK_COUNT(fds); i++) {
         (void)raw_send(fds[i], "{\"a\":1}", 7);
         struct raw_answer answer = raw_read_one(fds[i]);
@@ -248,6 +255,47 @@ START_TEST(test_pipelined_reader_sleeps)
 }
 END_TEST
 
+static void *hammer(void *arg)
+{
+    static const char *const requests[] = {
+        "GET /live HTTP/1.1\r\nHost: x\r\n\r\n", /* short: carried by the thread that made it */
+        "GET /file?size=3 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "GET /list?count=5000 HTTP/1.1\r\nHost: x\r\n\r\n",
+        "POST /api/v1/echo HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+        "7\r\n{\"a\":1}\r\n0\r\n\r\n",
+        "GET /live HTTP/1.1\r\nHost: x\r\n\r\nGET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n",
+    };
+    size_t *served = arg;
+    for (size_t round = 0; round < 20; round++) {
+        int fd = raw_dial(service.port);
+        for (size_t i = 0; i < TRK_COUNT(requests); i++) {
+            const char *request = requests[(i + round) % TRK_COUNT(requests)];
+            (void)raw_send(fd, request, strlen(request));
+        }
+        (void)shutdown(fd, SHUT_WR);
+        struct raw_answer answer = raw_read(fd, RAW_DEADLINE_MS);
+        *served += answer.is_closed ? answer.answers : 0;
+        raw_answer_fini(&answer);
+        (void)close(fd);
+    }
+    return NULL;
+}
+
+/* More clients than places, all kinds of answers, each connection to its last request. */
+START_TEST(test_many_at_once)
+{
+    pthread_t threads[12];
+    size_t served[TRK_COUNT(threads)] = {0};
+    for (size_t i = 0; i < TRK_COUNT(threads); i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, hammer, &served[i]), 0);
+    }
+    for (size_t i = 0; i < TRK_COUNT(threads); i++) {
+        (void)pthread_join(threads[i], NULL);
+        ck_assert_uint_eq(served[i], 20 * 6);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("gate");
@@ -261,6 +309,7 @@ int main(void)
     tcase_add_test(tcase, test_other_family_taken);
     tcase_add_test(tcase, test_full_of_idle_clients);
     tcase_add_test(tcase, test_pipelined_reader_sleeps);
+    tcase_add_test(tcase, test_many_at_once);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_ENV);
