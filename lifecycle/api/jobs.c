@@ -31,6 +31,17 @@ static void write_pub_url(struct trk_buf *out, const void *object, const void *c
     (void)trk_json_add_string(out, url, strlen(url));
 }
 
+static void write_internal_name(struct trk_buf *out, const void *object, const void *ctx)
+{
+    const struct job *job = object;
+    (void)ctx;
+    if (job->addresses == NULL) {
+        (void)trk_buf_adds(out, "null");
+        return;
+    }
+    (void)trk_json_add_string(out, job->addresses, strcspn(job->addresses, ","));
+}
+
 static const struct dto_field job_fields[] = {
     {"name", DTO_TEXT, DTO_AT(struct job, name)},
     {"version", DTO_TEXT, DTO_AT(struct job, version)},
@@ -41,7 +52,7 @@ static const struct dto_field job_fields[] = {
     {"id", DTO_TEXT, DTO_AT(struct job, id)},
     {"manifest", DTO_JSON, DTO_AT(struct job, manifest_json), .is_nullable = true},
     {"manifest_yaml", DTO_TEXT, DTO_AT(struct job, manifest), .is_nullable = true},
-    {"internal_name", DTO_TEXT, DTO_AT(struct job, internal_name), .is_nullable = true},
+    {"internal_name", DTO_TEXT, .write = write_internal_name, .is_nullable = true},
     {"pub_url", DTO_TEXT, .write = write_pub_url},
     {"error", DTO_TEXT, DTO_AT(struct job, error), .is_nullable = true},
     {"notice", DTO_TEXT, DTO_AT(struct job, notice), .is_nullable = true},
@@ -50,7 +61,7 @@ static const struct dto_field job_fields[] = {
     {"last_call_time", DTO_TIME, DTO_AT(struct job, last_call_time), .is_nullable = true},
     {"infrastructure_target", DTO_TEXT, DTO_AT(struct job, infrastructure_target),
      .is_nullable = true},
-    {"replica_internal_names", DTO_NAMES, DTO_AT(struct job, replica_internal_names)},
+    {"replica_internal_names", DTO_NAMES, DTO_AT(struct job, addresses)},
     {"job_type_version", DTO_TEXT, DTO_AT(struct job, job_type_version)},
     {"infrastructure_stats", DTO_JSON, DTO_AT(struct job, infrastructure_stats)},
 };

@@ -44,7 +44,7 @@ static int do_delete(struct trk_pg *conn, void *ctx, struct trk_err *err)
                                          &d->count, err)
                  : rc;
     for (size_t i = 0; rc == 0 && i < d->count; i++) {
-        rc = generation_store_set(conn, d->generations[i].id, GENERATION_REMOVING, NULL, err);
+        rc = generation_store_set(conn, d->generations[i].id, GENERATION_REMOVING, err);
     }
     if (rc == 0 && was_there) {
         rc = job_store_delete(conn, d->name, d->version, true, err);
@@ -60,7 +60,7 @@ static bool is_gone(const struct infra_target *t, const char *id)
 {
     struct infra_observation seen;
     struct trk_err err = {0};
-    int rc = t->observe(t, id, &seen, &err);
+    int rc = infra_observe(t, id, &seen, &err);
     return rc == TRK_NOT_FOUND || (rc == 0 && seen.state == INFRA_GONE);
 }
 

@@ -158,6 +158,7 @@ static int write_generation(struct apply *a, struct trk_pg *conn, const char *fa
         .infrastructure_target = d->infrastructure_target,
         .target_instance = d->target_instance,
         .spec = text,
+        .replica_count = a->spec.replicas,
     };
     struct queue_progress progress = {.generation_id = a->generation_id, .created_job = is_new_job};
     int rc = work_advance(a->w, conn, &progress, true, err);
@@ -241,7 +242,7 @@ static bool is_serving_well(const struct apply *a)
 {
     struct infra_observation seen;
     const struct infra_target *t = a->w->target;
-    return a->is_unchanged && t->observe(t, a->serving_id, &seen, NULL) == 0 &&
+    return a->is_unchanged && infra_observe(t, a->serving_id, &seen, NULL) == 0 &&
            seen.state == INFRA_RUNNING;
 }
 
@@ -282,7 +283,7 @@ int step_apply(struct work *w, struct trk_err *err)
 /* -- switch -- */
 
 static int save_job(struct work *w, struct trk_pg *conn, const struct generation *g,
-                    const char *address, struct trk_err *err)
+                    struct trk_err *err)
 {
     struct deployment *d = w->d;
     const char *family_id;
@@ -300,8 +301,6 @@ static int save_job(struct work *w, struct trk_pg *conn, const struct generation
         .status = JOB_RUNNING,
         .update_time = d->create_time,
         .manifest = d->manifest,
-        .internal_name = address,
-        .replica_internal_names = address,
         .image_tag = tag != NULL ? tag + 1 : NULL,
         .deployed_by = d->deployed_by,
         .infrastructure_target = d->infrastructure_target,
@@ -339,7 +338,7 @@ static int post_deploy(struct work *w, struct trk_pg *conn, struct trk_err *err)
 
 struct switching {
     struct work *w;
-    const char *address;
+    char *replicas; /* as generation_store_replicas_text */
 };
 
 /* All at once: from its commit on the new generation has the calls. */
@@ -354,28 +353,48 @@ static int do_switch(struct trk_pg *conn, void *ctx, struct trk_err *err)
     int rc = move_secrets(w, conn, err);
     if (rc < 0 || (rc = work_finish(w, conn, NULL, NULL, err)) < 0 ||
         (rc = generation_store_get(conn, w->mem, d->generation_id, &g, err)) < 0 ||
-        (rc = generation_store_set(conn, g->id, GENERATION_SERVING, s->address, err)) < 0 ||
+        (rc = generation_store_set(conn, g->id, GENERATION_SERVING, err)) < 0 ||
+        (rc = generation_store_put_replicas(conn, g->id, s->replicas, err)) < 0 ||
         (rc = generation_store_replace(conn, d->job_name, d->job_version, g->id,
                                        GENERATION_DRAINING, err)) < 0 ||
-        (rc = save_job(w, conn, g, s->address, err)) < 0 || (rc = post_deploy(w, conn, err)) < 0) {
+        (rc = save_job(w, conn, g, err)) < 0 || (rc = post_deploy(w, conn, err)) < 0) {
         return rc;
     }
     return job_store_set_status(conn, d->job_name, d->job_version, JOB_RUNNING, NULL, reason, err);
 }
 
+/* The replicas as they are now, all of which run. *ret owned. */
+static int list_running(struct work *w, char **ret, struct trk_err *err)
+{
+    trk_autofree struct infra_observation *list = NULL;
+    size_t count;
+    int rc = w->target->list(w->target, w->d->generation_id, &list, &count, err);
+    if (rc == 0 && count < work_replicas(w)) {
+        rc = trk_err_set(err, TRK_INVALID, "the job ended just after it was ready");
+    }
+    struct replica *replicas = talloc_zero_array(w->mem, struct replica, (unsigned)count + 1);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        replicas[i] = (struct replica){.number = list[i].replica,
+                                       .state = REPLICA_RUNNING,
+                                       .address = list[i].address,
+                                       .reason = ""};
+        if (list[i].state != INFRA_RUNNING) {
+            rc = trk_err_set(err, TRK_INVALID, "the job ended just after it was ready: %s",
+                             list[i].reason);
+        }
+    }
+    if (rc == 0) {
+        *ret = generation_store_replicas_text(replicas, count);
+    }
+    return rc;
+}
+
 int step_switch(struct work *w, struct trk_err *err)
 {
-    struct infra_observation *seen = talloc_zero(w->mem, struct infra_observation);
-    int rc = w->target->observe(w->target, w->d->generation_id, seen, err);
-    if (rc == 0 && seen->state != INFRA_RUNNING) {
-        rc = trk_err_set(err, TRK_INVALID, "the job ended just after it was ready: %s",
-                         seen->reason);
-    }
-    if (rc < 0) {
-        return rc;
-    }
-    struct switching s = {.w = w, .address = seen->address};
-    rc = work_transaction(w, do_switch, &s, err);
+    struct switching s = {.w = w};
+    int rc = list_running(w, &s.replicas, err);
+    rc = rc == 0 ? work_transaction(w, do_switch, &s, err) : rc;
+    free(s.replicas);
     w->is_finished = rc == 0;
     return rc;
 }
@@ -395,7 +414,7 @@ static int do_fail(struct trk_pg *conn, void *ctx, struct trk_err *err)
     (void)json_object_set_new(properties, "error", json_string(f->error));
     int rc = work_finish(f->w, conn, f->error, NULL, err);
     if (rc == 0 && d->generation_id != NULL) {
-        rc = generation_store_set(conn, d->generation_id, GENERATION_REMOVING, NULL, err);
+        rc = generation_store_set(conn, d->generation_id, GENERATION_REMOVING, err);
     }
     if (rc == 0 && d->created_job) { /* nothing that was there before this deployment */
         rc = job_store_delete(conn, d->job_name, d->job_version, false, err);

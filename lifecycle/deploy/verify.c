@@ -158,43 +158,71 @@ static void append_logs(struct work *w, struct trk_err *err)
     trk_buf_fini(&logs);
 }
 
-/* Is the workload still there? Fails early rather than wait for one that keeps crashing. */
-static enum verdict check_workload(struct work *w, struct infra_observation *seen,
+size_t work_replicas(const struct work *w)
+{
+    return (size_t)trk_json_int_or(w->manifest, "replicas", 1);
+}
+
+/* The replicas as they are now; *list is freed first. Fails early rather than wait for one that
+ * keeps crashing. */
+static enum verdict check_workload(struct work *w, struct infra_observation **list, size_t *count,
                                    struct trk_err *err)
 {
     struct trk_err why = {0};
-    int rc = w->target->observe(w->target, w->d->generation_id, seen, &why);
-    if (rc == TRK_NOT_FOUND) {
-        (void)trk_err_set(err, TRK_INTERNAL, "the job's workload has vanished: %s", why.text);
-        return VERDICT_NEVER;
-    }
-    if (rc < 0) {
+    free(*list);
+    *list = NULL;
+    *count = 0;
+    if (w->target->list(w->target, w->d->generation_id, list, count, &why) < 0) {
         return VERDICT_NOT_YET; /* a target that cannot tell is no verdict */
     }
-    if (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED || seen->state == INFRA_GONE ||
-        seen->restarts > 0) {
-        (void)trk_err_set(err, TRK_INVALID, "the job's process ended before it was ready: %s",
-                          seen->reason);
+    size_t wanted = work_replicas(w);
+    if (*count < wanted) {
+        (void)trk_err_set(err, TRK_INTERNAL, "the job's workload has vanished");
         return VERDICT_NEVER;
     }
+    for (size_t i = 0; i < *count; i++) {
+        const struct infra_observation *seen = &(*list)[i];
+        if (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED ||
+            seen->state == INFRA_GONE || seen->restarts > 0) {
+            (void)trk_err_set(err, TRK_INVALID, "the job's process ended before it was ready: %s",
+                              seen->reason);
+            return VERDICT_NEVER;
+        }
+    }
     return VERDICT_YES;
+}
+
+/* One replica after the other; *done of them have answered well. */
+static enum verdict ask_replicas(struct probe *probe, const struct infra_observation *list,
+                                 size_t count,
+                                 enum verdict (*ask_fn)(struct probe *, struct trk_err *),
+                                 size_t *done, struct trk_err *err)
+{
+    size_t wanted = work_replicas(probe->work);
+    while (*done < wanted && *done < count && list[*done].address[0] != '\0') {
+        probe->address = list[*done].address;
+        enum verdict verdict = ask_fn(probe, err);
+        if (verdict != VERDICT_YES) {
+            return verdict;
+        }
+        (*done)++;
+    }
+    return *done == wanted ? VERDICT_YES : VERDICT_NOT_YET;
 }
 
 static int poll_until(struct work *w, enum verdict (*ask_fn)(struct probe *, struct trk_err *),
                       int64_t timeout_s, const char *what, struct trk_err *err)
 {
     struct probe probe = {.work = w, .path = ""};
-    struct infra_observation *seen = talloc_zero(w->mem, struct infra_observation);
+    trk_autofree struct infra_observation *list = NULL;
+    size_t count, done = 0;
     int64_t deadline = trk_now_ns() + timeout_s * TRK_NS_PER_S;
     int64_t pause_us = PAUSE_FIRST_US;
-    enum verdict verdict = check_workload(w, seen, err);
+    enum verdict verdict = check_workload(w, &list, &count, err);
     while (verdict != VERDICT_NEVER) {
-        if (seen->address[0] != '\0') {
-            probe.address = seen->address;
-            verdict = ask_fn(&probe, err);
-            if (verdict != VERDICT_NOT_YET) {
-                break;
-            }
+        verdict = ask_replicas(&probe, list, count, ask_fn, &done, err);
+        if (verdict != VERDICT_NOT_YET) {
+            break;
         }
         if (w->cancel) {
             w->is_abandoned = true;
@@ -210,7 +238,7 @@ static int poll_until(struct work *w, enum verdict (*ask_fn)(struct probe *, str
         struct timespec pause = {.tv_nsec = pause_us * 1000};
         (void)nanosleep(&pause, NULL);
         pause_us = pause_us * 5 / 4 < PAUSE_MAX_US ? pause_us * 5 / 4 : PAUSE_MAX_US;
-        verdict = check_workload(w, seen, err);
+        verdict = check_workload(w, &list, &count, err);
     }
     if (verdict == VERDICT_YES) {
         return 0;

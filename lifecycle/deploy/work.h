@@ -52,6 +52,7 @@ int step_apply(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
 int step_alive(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
 int step_ready(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
 int step_switch(struct work *work, struct trk_err *err) TRK_MUST_CHECK;
+size_t work_replicas(const struct work *work); /* how many its manifest wants */
 /* Ends it as failed: what it made goes, what was there stays. */
 int work_fail(struct work *work, const char *error, struct trk_err *err) TRK_MUST_CHECK;
 

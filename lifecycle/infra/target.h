@@ -19,6 +19,8 @@
 #include "libtrack/base/buf.h"
 #include "libtrack/base/err.h"
 
+enum { INFRA_REPLICAS_MAX = 50 };
+
 struct infra_generation_spec {
     const char *generation_id;
     const char *job_name, *job_version;
@@ -44,8 +46,10 @@ enum infra_state {
     INFRA_GONE,
 };
 
+/* One replica of a generation. */
 struct infra_observation {
     char generation_id[40];
+    int replica; /* from 0 */
     char job_name[513], job_version[257];
     enum infra_state state;
     char address[512]; /* host:port to call, "" when none yet */
@@ -58,7 +62,8 @@ struct infra_target {
     const char *instance; /* which one of that kind: whoever reaches it knows it by this name, and
                              the generations on it are in no other */
     void *state;
-    /* TRK_GONE: the image store does not have the image (any more). */
+    /* Starts what is missing of spec->replicas and removes what is more; *ret as infra_observe.
+     * TRK_GONE: the image store does not have the image (any more). */
     int (*apply)(const struct infra_target *t, const struct infra_generation_spec *spec,
                  struct infra_observation *ret, struct trk_err *err);
     /* Begins a graceful end: no new calls, in-flight ones finish within grace_ms, then it is
@@ -67,15 +72,22 @@ struct infra_target {
                 struct trk_err *err);
     /* Removes every trace (kills first if need be). Idempotent. */
     int (*remove)(const struct infra_target *t, const char *generation_id, struct trk_err *err);
-    /* TRK_NOT_FOUND when the target does not know it. */
-    int (*observe)(const struct infra_target *t, const char *generation_id,
-                   struct infra_observation *ret, struct trk_err *err);
-    /* All generations; *ret owned array (free). A failure means "unknown", never "empty". */
-    int (*list)(const struct infra_target *t, struct infra_observation **ret, size_t *ret_count,
-                struct trk_err *err);
+    /* The replicas of one generation (none when the target does not know it), or all (id NULL), by
+     * generation and number; *ret owned array (free). A failure means "unknown", never "empty". */
+    int (*list)(const struct infra_target *t, const char *generation_id,
+                struct infra_observation **ret, size_t *ret_count, struct trk_err *err);
     /* Last `tail` lines (0: all kept) of the generation's output. */
     int (*logs)(const struct infra_target *t, const char *generation_id, size_t tail,
                 struct trk_buf *out, struct trk_err *err);
 };
+
+/* A generation as a whole: it runs when any replica does, and is gone when all are. The address is
+ * that of the first that runs, the reason that of the first that does not. TRK_NOT_FOUND when the
+ * target does not know it. */
+int infra_observe(const struct infra_target *t, const char *generation_id,
+                  struct infra_observation *ret, struct trk_err *err) TRK_MUST_CHECK;
+/* The same of what was listed; count > 0. */
+void infra_sum_up(const struct infra_observation *list, size_t count,
+                  struct infra_observation *ret);
 
 #endif

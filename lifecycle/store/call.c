@@ -16,9 +16,8 @@ static struct job *new_job(void *mem, const struct trk_pg_result *res)
         .status = row_text(job, res, 0, "status"),
         .create_time = trk_pg_int(res, 0, "create_time"),
         .update_time = trk_pg_int(res, 0, "update_time"),
-        .internal_name = row_text(job, res, 0, "internal_name"),
         .infrastructure_target = row_text(job, res, 0, "infrastructure_target"),
-        .replica_internal_names = row_text(job, res, 0, "replica_internal_names"),
+        .addresses = row_text(job, res, 0, "addresses"),
         .job_type_version = row_text(job, res, 0, "job_type_version"),
     };
     return job;
@@ -44,8 +43,8 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
         "endpoints, j.id, j.name, j.version, j.status, extract(epoch from j.create_time)::bigint "
         "as "
-        "create_time, extract(epoch from j.update_time)::bigint as update_time, j.internal_name, "
-        "j.infrastructure_target, j.replica_internal_names, j.job_type_version, " TOKEN_COLUMNS
+        "create_time, extract(epoch from j.update_time)::bigint as update_time, "
+        "j.infrastructure_target, " JOB_ADDRESSES ", j.job_type_version, " TOKEN_COLUMNS
         ", p.scope, case when p.job_family_id is not null then f.name end as on_family, case when "
         "p.job_id is not null then j.name end as on_job, case when p.job_id is not null then "
         "j.version end as on_version, p.endpoint from (select (select value #>> '{}' from "

@@ -4,6 +4,7 @@
 #include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
+#include "lifecycle/store/generation.h"
 #include "lifecycle/store/rows.h"
 
 /* jsonb, because its text has no line breaks. A key's rows are those after $1, and of $2. */
@@ -43,10 +44,12 @@ int gateway_store_jobs(struct trk_pg *conn, void *mem, const json_t *ids, const 
                 "jsonb_agg(e.endpoint order by e.endpoint) from registry_publicendpointrequest e "
                 "where e.job_id = j.id and e.active), '[]'), 'replicas', case when j.status in "
                 "('" JOB_STARTING "', '" JOB_LOST "') then '[]' else coalesce((select "
-                "jsonb_agg(jsonb_build_object('address', address)) from "
-                "regexp_split_to_table(coalesce(nullif(j.replica_internal_names, ''), "
-                "j.internal_name, ''), ',') as address where address <> ''), '[]') end)::text as "
-                "record from registry_job j" OF_KEYS("j.id"),
+                "jsonb_agg(jsonb_build_object('address', r.address) order by r.replica) from "
+                "registry_jobreplica r where r.generation_id = j.generation_id and r.address is "
+                "not null and (r.state = '" REPLICA_RUNNING "' or not exists (select 1 from "
+                "registry_jobreplica o where o.generation_id = j.generation_id and o.state = "
+                "'" REPLICA_RUNNING "'))), '[]') end)::text as record from registry_job "
+                "j" OF_KEYS("j.id"),
                 ids, after, limit, ret, ret_count, err);
 }
 

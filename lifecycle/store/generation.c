@@ -1,14 +1,17 @@
 #include "lifecycle/store/generation.h"
 
+#include <jansson.h>
+
 #include "lifecycle/store/rows.h"
 
 #define COLUMNS                                                                                    \
     "g.id, g.job_name, g.job_version, g.deployment_id, g.infrastructure_target, "                  \
-    "g.target_instance, g.state, g.spec, "                                                         \
-    "g.address, (extract(epoch from now() - g.state_time) * 1000)::bigint as state_age_ms, "       \
-    "j.status as job_status, j.internal_name as job_address from registry_jobgeneration g left "   \
-    "join registry_job j on j.name = g.job_name and j.version = g.job_version and "                \
-    "j.generation_id = g.id"
+    "g.target_instance, g.state, g.spec, case when g.asleep then 0 else g.replicas end as "        \
+    "replica_count, coalesce((select jsonb_agg(jsonb_build_array(r.replica, r.state, r.address, "  \
+    "r.reason) order by r.replica) from registry_jobreplica r where r.generation_id = g.id), "     \
+    "'[]')::text as replicas, (extract(epoch from now() - g.state_time) * 1000)::bigint as "       \
+    "state_age_ms, j.status as job_status from registry_jobgeneration g left join registry_job j " \
+    "on j.name = g.job_name and j.version = g.job_version and j.generation_id = g.id"
 
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct generation *ret)
 {
@@ -21,10 +24,10 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct gen
         .target_instance = row_text(mem, res, row, "target_instance"),
         .state = row_text(mem, res, row, "state"),
         .spec = row_text(mem, res, row, "spec"),
-        .address = row_text(mem, res, row, "address"),
+        .replica_count = trk_pg_int(res, row, "replica_count"),
+        .replicas = row_text(mem, res, row, "replicas"),
         .state_age_ms = trk_pg_int(res, row, "state_age_ms"),
         .job_status = row_text(mem, res, row, "job_status"),
-        .job_address = row_text(mem, res, row, "job_address"),
     };
 }
 
@@ -68,20 +71,52 @@ int generation_store_insert(struct trk_pg *conn, const struct generation *g, str
 {
     return trk_pg_query(conn, NULL, err,
                         "insert into registry_jobgeneration (id, job_name, job_version, "
-                        "deployment_id, infrastructure_target, target_instance, state, spec) "
-                        "values ($1, $2, $3, $4, $5, $6, 'starting', $7) on conflict do nothing",
-                        "sssssss", g->id, g->job_name, g->job_version, g->deployment_id,
-                        g->infrastructure_target, g->target_instance, g->spec);
+                        "deployment_id, infrastructure_target, target_instance, state, spec, "
+                        "replicas) values ($1, $2, $3, $4, $5, $6, 'starting', $7, $8) on conflict "
+                        "do nothing",
+                        "sssssssi", g->id, g->job_name, g->job_version, g->deployment_id,
+                        g->infrastructure_target, g->target_instance, g->spec, g->replica_count);
 }
 
 int generation_store_set(struct trk_pg *conn, const char *id, const char *state,
-                         const char *address, struct trk_err *err)
+                         struct trk_err *err)
 {
     return trk_pg_query(conn, NULL, err,
                         "update registry_jobgeneration set state_time = case when state = $2 then "
-                        "state_time else now() end, state = $2, address = coalesce($3, address) "
-                        "where id = $1",
-                        "sss", id, state, address);
+                        "state_time else now() end, state = $2 where id = $1",
+                        "ss", id, state);
+}
+
+int generation_store_put_replicas(struct trk_pg *conn, const char *id, const char *replicas,
+                                  struct trk_err *err)
+{
+    int code = trk_pg_query(conn, NULL, err,
+                            "delete from registry_jobreplica r where generation_id = $1 and not "
+                            "exists (select 1 from jsonb_array_elements($2::jsonb) e where (e ->> "
+                            "0)::int = r.replica)",
+                            "ss", id, replicas);
+    if (code == 0) {
+        code = trk_pg_query(
+            conn, NULL, err,
+            "insert into registry_jobreplica as r (generation_id, replica, state, address, reason) "
+            "select $1, (e ->> 0)::int, e ->> 1, e ->> 2, e ->> 3 from "
+            "jsonb_array_elements($2::jsonb) e on conflict (generation_id, replica) do update set "
+            "state = excluded.state, address = excluded.address, reason = excluded.reason where "
+            "(r.state, r.address, r.reason) is distinct from (excluded.state, excluded.address, "
+            "excluded.reason)",
+            "ss", id, replicas);
+    }
+    return code;
+}
+
+char *generation_store_replicas_text(const struct replica *list, size_t count)
+{
+    json_auto_t *all = json_array();
+    for (size_t i = 0; i < count; i++) {
+        (void)json_array_append_new(all, json_pack("[I, s, s?, s]", (json_int_t)list[i].number,
+                                                   list[i].state, list[i].address, list[i].reason));
+    }
+    return json_dumps(all, 0);
 }
 
 int generation_store_replace(struct trk_pg *conn, const char *name, const char *version,
@@ -122,21 +157,6 @@ int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct gener
         "sss", g->job_name, g->job_version, g->id);
     if (code == 0) {
         *ret_status = trk_pg_rows(res) > 0 ? row_text(mem, res, 0, "status") : NULL;
-    }
-    return code;
-}
-
-int generation_store_move(struct trk_pg *conn, const struct generation *g, const char *address,
-                          struct trk_err *err)
-{
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_jobgeneration set address = $2 where id = $1", "ss",
-                            g->id, address);
-    if (code == 0) {
-        code = trk_pg_query(conn, NULL, err,
-                            "update registry_job set internal_name = $2::text, "
-                            "replica_internal_names = $2::text where generation_id = $1",
-                            "ss", g->id, address);
     }
     return code;
 }

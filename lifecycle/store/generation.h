@@ -17,13 +17,23 @@
     "draining" /* replaced: still answers, until drain_delay_ms has passed */
 #define GENERATION_REMOVING "removing" /* asked to end */
 
+#define REPLICA_RUNNING "running"
+#define REPLICA_ERROR   "error"  /* ended by itself and waits, or is not ready */
+#define REPLICA_LOST    "lost"   /* its target does not have it (any more) */
+#define REPLICA_ENDING  "ending" /* starting, or asked to end */
+
+struct replica {
+    int64_t number;
+    const char *state, *address, *reason; /* address NULL: none; reason "": none */
+};
+
 struct generation {
     const char *id, *job_name, *job_version, *deployment_id, *infrastructure_target,
         *target_instance, *state, *spec;
-    const char *address;    /* or NULL */
+    int64_t replica_count;  /* how many there should be */
+    const char *replicas;   /* those known, as JSON (generation_store_replicas_text) */
     int64_t state_age_ms;   /* since state_time */
     const char *job_status; /* of the job that serves with it; NULL when none does */
-    const char *job_address;
 };
 /* All, or those of one job (name not NULL). */
 int generation_store_list(struct trk_pg *conn, void *mem, const char *name, const char *version,
@@ -35,9 +45,14 @@ int generation_store_get(struct trk_pg *conn, void *mem, const char *id, struct 
 /* In state starting; once more is fine. */
 int generation_store_insert(struct trk_pg *conn, const struct generation *generation,
                             struct trk_err *err) TRK_MUST_CHECK;
-/* address NULL leaves it. The time of the state restarts only when the state changes. */
+/* The time of the state restarts only when the state changes. */
 int generation_store_set(struct trk_pg *conn, const char *id, const char *state,
-                         const char *address, struct trk_err *err) TRK_MUST_CHECK;
+                         struct trk_err *err) TRK_MUST_CHECK;
+/* What is known of its replicas: those named, and no others. */
+int generation_store_put_replicas(struct trk_pg *conn, const char *id, const char *replicas,
+                                  struct trk_err *err) TRK_MUST_CHECK;
+/* The same as text, comparable with generation.replicas; owned. */
+char *generation_store_replicas_text(const struct replica *list, size_t count);
 /* Every other generation of the job goes from serving to `state`. */
 int generation_store_replace(struct trk_pg *conn, const char *name, const char *version,
                              const char *keep_id, const char *state,
@@ -51,9 +66,6 @@ int generation_store_retire_stray(struct trk_pg *conn, struct trk_err *err) TRK_
  * serve the job any more, or a deployment of the job is on the way: then hands off. */
 int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct generation *generation,
                               const char **ret_status, struct trk_err *err) TRK_MUST_CHECK;
-/* The address of a generation and of the job that it serves. */
-int generation_store_move(struct trk_pg *conn, const struct generation *generation,
-                          const char *address, struct trk_err *err) TRK_MUST_CHECK;
 
 /* Sealed bytes; *ret NULL when there are none; owned otherwise. */
 int secret_store_put_deployment(struct trk_pg *conn, const char *deployment_id, const void *sealed,

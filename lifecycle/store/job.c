@@ -13,8 +13,8 @@
 #define JOB_COLUMNS                                                                                \
     "j.id, j.family_id, j.name, j.version, j.status, extract(epoch from j.create_time)::bigint "   \
     "as create_time, extract(epoch from j.update_time)::bigint as update_time, extract(epoch "     \
-    "from j.last_call_time)::bigint as last_call_time, j.internal_name, j.infrastructure_target, " \
-    "j.replica_internal_names, j.job_type_version, j.generation_id, j.image_name, "                \
+    "from j.last_call_time)::bigint as last_call_time, j.infrastructure_target, " JOB_ADDRESSES    \
+    ", j.job_type_version, j.generation_id, j.image_name, "                                        \
     "j.image_digest, j.source_digest, j.spec_digest, j.manifest, j.manifest_json, j.error, "       \
     "j.notice, j.image_tag, j.deployed_by, j.infrastructure_stats"
 
@@ -35,9 +35,8 @@ static void fill(void *mem, const struct trk_pg_result *res, int row, struct job
         .create_time = trk_pg_int(res, row, "create_time"),
         .update_time = trk_pg_int(res, row, "update_time"),
         .last_call_time = trk_pg_int(res, row, "last_call_time"),
-        .internal_name = text(mem, res, row, "internal_name"),
         .infrastructure_target = text(mem, res, row, "infrastructure_target"),
-        .replica_internal_names = text(mem, res, row, "replica_internal_names"),
+        .addresses = text(mem, res, row, "addresses"),
         .job_type_version = text(mem, res, row, "job_type_version"),
         .generation_id = text(mem, res, row, "generation_id"),
         .image_name = text(mem, res, row, "image_name"),
@@ -177,32 +176,26 @@ int job_store_save(struct trk_pg *conn, const struct job *job, struct trk_err *e
     return trk_pg_query(
         conn, NULL, err,
         "insert into registry_job (id, family_id, name, version, status, update_time, manifest, "
-        "internal_name, error, notice, image_tag, deployed_by, last_call_time, "
-        "infrastructure_target, replica_internal_names, job_type_version, infrastructure_stats, "
-        "generation_id, image_name, image_digest, source_digest, spec_digest, manifest_json) "
-        "values ($1, $2, $3, "
-        "$4, $5, case when $6::bigint = 0 then now() else to_timestamp($6::bigint) end, $7, $8, "
-        "$9, $10, $11, $12, case when $13::bigint = 0 then null else to_timestamp($13::bigint) "
-        "end, $14, coalesce($15, ''), coalesce($16, ''), coalesce($17, '{}'), $18, $19, $20, $21, "
-        "$22, $23) on conflict (name, version) do update set status = excluded.status, update_time "
-        "= "
-        "excluded.update_time, manifest = excluded.manifest, manifest_json = "
-        "excluded.manifest_json, internal_name = excluded.internal_name, error = excluded.error, "
-        "notice = excluded.notice, image_tag = "
-        "excluded.image_tag, deployed_by = excluded.deployed_by, last_call_time = "
-        "coalesce(excluded.last_call_time, registry_job.last_call_time), infrastructure_target = "
-        "excluded.infrastructure_target, replica_internal_names = "
-        "excluded.replica_internal_names, job_type_version = excluded.job_type_version, "
-        "infrastructure_stats = excluded.infrastructure_stats, generation_id = "
-        "excluded.generation_id, image_name = excluded.image_name, image_digest = "
+        "error, notice, image_tag, deployed_by, last_call_time, infrastructure_target, "
+        "job_type_version, infrastructure_stats, generation_id, image_name, image_digest, "
+        "source_digest, spec_digest, manifest_json) values ($1, $2, $3, $4, $5, case when "
+        "$6::bigint = 0 then now() else to_timestamp($6::bigint) end, $7, $8, $9, $10, $11, case "
+        "when $12::bigint = 0 then null else to_timestamp($12::bigint) end, $13, coalesce($14, "
+        "''), coalesce($15, '{}'), $16, $17, $18, $19, $20, $21) on conflict (name, version) do "
+        "update set status = excluded.status, update_time = excluded.update_time, manifest = "
+        "excluded.manifest, manifest_json = excluded.manifest_json, error = excluded.error, notice "
+        "= excluded.notice, image_tag = excluded.image_tag, deployed_by = excluded.deployed_by, "
+        "last_call_time = coalesce(excluded.last_call_time, registry_job.last_call_time), "
+        "infrastructure_target = excluded.infrastructure_target, job_type_version = "
+        "excluded.job_type_version, infrastructure_stats = excluded.infrastructure_stats, "
+        "generation_id = excluded.generation_id, image_name = excluded.image_name, image_digest = "
         "excluded.image_digest, source_digest = excluded.source_digest, spec_digest = "
         "excluded.spec_digest",
-        "sssssissssssissssssssss", job->id != NULL ? job->id : id, job->family_id, job->name,
-        job->version, job->status, job->update_time, job->manifest, job->internal_name, job->error,
-        job->notice, job->image_tag, job->deployed_by, job->last_call_time,
-        job->infrastructure_target, job->replica_internal_names, job->job_type_version,
-        job->infrastructure_stats, job->generation_id, job->image_name, job->image_digest,
-        job->source_digest, job->spec_digest, shown);
+        "sssssisssssisssssssss", job->id != NULL ? job->id : id, job->family_id, job->name,
+        job->version, job->status, job->update_time, job->manifest, job->error, job->notice,
+        job->image_tag, job->deployed_by, job->last_call_time, job->infrastructure_target,
+        job->job_type_version, job->infrastructure_stats, job->generation_id, job->image_name,
+        job->image_digest, job->source_digest, job->spec_digest, shown);
 }
 
 int job_store_set_status(struct trk_pg *conn, const char *name, const char *version,
@@ -245,9 +238,10 @@ int job_store_delete(struct trk_pg *conn, const char *name, const char *version,
         "kept as (insert into registry_trashjob (id, name, version, status, create_time, "
         "update_time, delete_time, manifest, internal_name, error, image_tag, deployed_by, "
         "last_call_time, infrastructure_target, age_days) select $3, name, version, status, "
-        "create_time, update_time, now(), manifest, internal_name, error, image_tag, deployed_by, "
-        "last_call_time, infrastructure_target, extract(epoch from now() - create_time) / 86400 "
-        "from gone where $4) select 1 from gone",
+        "create_time, update_time, now(), manifest, (select address from registry_jobreplica r "
+        "where r.generation_id = gone.generation_id and replica = 0), error, image_tag, "
+        "deployed_by, last_call_time, infrastructure_target, extract(epoch from now() - "
+        "create_time) / 86400 from gone where $4) select 1 from gone",
         "sssb", name, version, id, to_trash);
 }
 

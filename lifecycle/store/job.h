@@ -20,9 +20,8 @@ struct job {
     int64_t create_time, update_time, last_call_time; /* Unix seconds; 0: never */
     const char *manifest;                             /* YAML text as submitted, or NULL */
     const char *manifest_json; /* what is shown of it, JSON; job_store_save makes it */
-    const char *internal_name; /* host:port, or NULL */
     const char *error, *notice, *image_tag, *deployed_by, *infrastructure_target;
-    const char *replica_internal_names; /* comma list */
+    const char *addresses; /* host:port of its replicas, a comma list; NULL: none. Only read */
     const char *job_type_version, *infrastructure_stats;
     const char *generation_id, *image_name, *image_digest, *source_digest,
         *spec_digest; /* or NULL */

@@ -35,6 +35,11 @@ static inline const char *row_text(void *mem, const struct trk_pg_result *res, i
         array_;                                                                                    \
     })
 
+/* Of the job `j`: host:port of its replicas, a comma list. */
+#define JOB_ADDRESSES                                                                              \
+    "(select string_agg(r.address, ',' order by r.replica) from registry_jobreplica r where "      \
+    "r.generation_id = j.generation_id) as addresses"
+
 /* -- tokens and their subjects (subject.c): `t` is registry_authtoken, `s` registry_authsubject,
  * `u` auth_user, `p` registry_authresourcepermission -- */
 

@@ -26,22 +26,11 @@ static void list_target(const struct infra_target *target, struct listing *ret)
 {
     struct trk_err err = {0};
     *ret = (struct listing){.target = target};
-    ret->is_known = target->list(target, &ret->list, &ret->count, &err) == 0;
+    ret->is_known = target->list(target, NULL, &ret->list, &ret->count, &err) == 0;
     if (!ret->is_known) {
         trk_log_warn("an infrastructure target cannot be listed; its jobs are left as they are",
                      "target", target->name, "error", err.text, NULL);
     }
-}
-
-static const struct infra_observation *find_observation(const struct listing *listing,
-                                                        const char *id)
-{
-    for (size_t i = 0; i < listing->count; i++) {
-        if (strcmp(listing->list[i].generation_id, id) == 0) {
-            return &listing->list[i];
-        }
-    }
-    return NULL;
 }
 
 /* -- one serving generation -- */
@@ -50,8 +39,8 @@ struct status_change {
     void *mem;
     const struct generation *generation;
     const char *status, *error, *reason;
-    const char *address; /* a new one, or NULL */
-    bool is_noted;       /* not when the job is in transition */
+    const char *replicas; /* as generation_store_replicas_text, or NULL: as they were */
+    bool is_noted;        /* not when the job is in transition */
 };
 
 static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -64,10 +53,10 @@ static int do_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
         return rc; /* in transition: whoever moves it says what it is */
     }
     c->is_noted = true;
-    if (c->address != NULL) {
-        rc = generation_store_move(conn, g, c->address, err);
+    if (c->replicas != NULL) {
+        rc = generation_store_put_replicas(conn, g->id, c->replicas, err);
     }
-    if (rc == 0 && strcmp(current, c->status) != 0) {
+    if (rc == 0 && c->status != NULL && strcmp(current, c->status) != 0) {
         return job_store_set_status(conn, g->job_name, g->job_version, c->status, c->error,
                                     c->reason, err);
     }
@@ -85,7 +74,7 @@ static void change(struct supervisor *s, struct status_change *c)
                      "error", err.text, NULL);
     } else if (c->is_noted) {
         trk_log_info("job state", "job", g->job_name, "version", g->job_version, "status",
-                     c->status, "reason", c->reason, "address", c->address, NULL);
+                     c->status, "reason", c->reason, "replicas", c->replicas, NULL);
     }
     talloc_free(c->mem);
 }
@@ -95,65 +84,125 @@ static bool has_status(const struct generation *g, const char *status)
     return g->job_status != NULL && strcmp(g->job_status, status) == 0;
 }
 
-static void tend_running(struct supervisor *s, const struct generation *g,
-                         const struct infra_observation *seen)
+/* The replicas that a generation should have, as they are. */
+struct roll {
+    struct replica *list;
+    size_t serving, waiting, failing, lost;
+    const char *reason; /* of the first that does not serve; "" when there is none */
+};
+
+static const char *judge_replica(struct supervisor *s, void *mem, const struct generation *g,
+                                 const struct infra_observation *seen, struct roll *roll,
+                                 const char **ret_reason)
 {
-    bool is_moved = seen->address[0] != '\0' &&
-                    (g->job_address == NULL || strcmp(g->job_address, seen->address) != 0);
-    bool is_back = !has_status(g, JOB_RUNNING);
+    if (seen == NULL || seen->state == INFRA_GONE) {
+        roll->lost++;
+        *ret_reason = seen != NULL && seen->reason[0] != '\0'
+                          ? seen->reason
+                          : "its workload is gone from the infrastructure target";
+        return REPLICA_LOST;
+    }
+    if (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED) {
+        roll->failing++;
+        *ret_reason = seen->reason;
+        return REPLICA_ERROR;
+    }
+    if (seen->state != INFRA_RUNNING) {
+        roll->waiting++;
+        return REPLICA_ENDING;
+    }
+    char id[64];
+    bool is_running = has_status(g, JOB_RUNNING);
     trk_autofree char *trouble = NULL;
-    enum health_state health = health_of(s->health, g->id, seen->address, !is_back, &trouble);
-    bool is_failing = !is_back && health == HEALTH_FAILING;
-    if (is_back ? health != HEALTH_READY : !is_moved && !is_failing) {
-        return; /* nothing new, or it runs, but does not serve yet */
+    (void)snprintf(id, sizeof(id), seen->replica > 0 ? "%s.%d" : "%s", g->id, seen->replica);
+    enum health_state health = health_of(s->health, id, seen->address, is_running, &trouble);
+    if (is_running && health == HEALTH_FAILING) {
+        roll->failing++;
+        *ret_reason = talloc_strdup(mem, trouble);
+        return REPLICA_ERROR;
     }
-    struct status_change c = {.generation = g,
-                              .status = JOB_RUNNING,
-                              .reason = is_back ? "it runs and answers again"
-                                                : "it was started again at another address",
-                              .address = is_moved ? seen->address : NULL};
-    if (is_failing) {
-        c.status = JOB_ERROR;
-        c.error = c.reason = trouble;
+    /* One whose job does not run has to answer first. */
+    *(is_running || health == HEALTH_READY ? &roll->serving : &roll->waiting) += 1;
+    return REPLICA_RUNNING;
+}
+
+static void call_roll(struct supervisor *s, void *mem, const struct generation *g,
+                      const struct infra_observation *list, size_t count, struct roll *ret)
+{
+    *ret = (struct roll){.reason = ""};
+    ret->list = talloc_zero_array(mem, struct replica, (unsigned)g->replica_count + 1);
+    for (int64_t k = 0; k < g->replica_count; k++) {
+        const struct infra_observation *seen = NULL;
+        for (size_t i = 0; i < count && seen == NULL; i++) {
+            seen = list[i].replica == k ? &list[i] : NULL;
+        }
+        struct replica *r = &ret->list[k];
+        r->number = k;
+        r->reason = "";
+        r->address = seen != NULL && seen->address[0] != '\0' ? seen->address : NULL;
+        r->state = judge_replica(s, mem, g, seen, ret, &r->reason);
+        ret->reason = ret->reason[0] == '\0' ? r->reason : ret->reason;
     }
-    supervisor_forget_revival(s, g->id);
-    change(s, &c);
+}
+
+/* The replicas of one generation within what was listed. */
+static const struct infra_observation *find_replicas(const struct listing *listing, const char *id,
+                                                     size_t *ret_count)
+{
+    size_t from = 0;
+    while (from < listing->count && strcmp(listing->list[from].generation_id, id) != 0) {
+        from++;
+    }
+    size_t end = from;
+    while (end < listing->count && strcmp(listing->list[end].generation_id, id) == 0) {
+        end++;
+    }
+    *ret_count = end - from;
+    return &listing->list[from];
+}
+
+static void note_roll(struct supervisor *s, const struct generation *g, const struct roll *roll)
+{
+    trk_autofree char *text = generation_store_replicas_text(roll->list, (size_t)g->replica_count);
+    struct status_change c = {.generation = g, .reason = roll->reason, .error = roll->reason};
+    c.replicas = strcmp(text, g->replicas) != 0 ? text : NULL;
+    if (roll->serving > 0 && !has_status(g, JOB_RUNNING)) {
+        c.status = JOB_RUNNING;
+        c.reason = "it runs and answers again";
+        c.error = NULL;
+    } else if (roll->serving + roll->waiting == 0) {
+        c.status = roll->failing > 0 ? JOB_ERROR : JOB_LOST;
+        c.status = has_status(g, c.status) ? NULL : c.status;
+    }
+    if (c.status != NULL || c.replicas != NULL) {
+        change(s, &c);
+    }
 }
 
 static void tend_serving(struct supervisor *s, const struct listing *listing,
                          const struct generation *g)
 {
-    const struct infra_observation *seen = find_observation(listing, g->id);
-    struct infra_observation fresh;
-    struct trk_err err = {0};
-    if (seen == NULL) {
-        int rc = listing->target->observe(listing->target, g->id, &fresh, &err);
-        if (rc < 0 && rc != TRK_NOT_FOUND) {
+    trk_autofree struct infra_observation *fresh = NULL;
+    size_t count;
+    const struct infra_observation *list = find_replicas(listing, g->id, &count);
+    if (count < (size_t)g->replica_count) {
+        if (listing->target->list(listing->target, g->id, &fresh, &count, NULL) < 0) {
             return; /* unknown, not gone */
         }
-        seen = rc == 0 ? &fresh : NULL;
+        list = fresh;
     }
-    if (seen != NULL && seen->state == INFRA_RUNNING) {
-        tend_running(s, g, seen);
-    } else if (seen != NULL && (seen->state == INFRA_BACKOFF || seen->state == INFRA_FAILED)) {
-        struct status_change c = {
-            .generation = g, .status = JOB_ERROR, .error = seen->reason, .reason = seen->reason};
-        if (!has_status(g, JOB_ERROR)) {
-            change(s, &c);
-        }
-    } else if (seen == NULL || seen->state == INFRA_GONE) {
-        const char *reason = seen != NULL && seen->reason[0] != '\0'
-                                 ? seen->reason
-                                 : "its workload is gone from the infrastructure target";
-        struct status_change c = {
-            .generation = g, .status = JOB_LOST, .error = reason, .reason = reason};
-        if (!has_status(g, JOB_LOST)) {
-            change(s, &c);
-        }
-        if (s->lc->config->reconciliation_loop) {
-            supervisor_revive(s, listing->target, g);
-        }
+    void *mem = talloc_new(NULL);
+    struct roll roll;
+    call_roll(s, mem, g, list, count, &roll);
+    if (g->replica_count > 0) {
+        note_roll(s, g, &roll);
     }
+    if (roll.lost > 0 && s->lc->config->reconciliation_loop) {
+        supervisor_revive(s, listing->target, g);
+    } else if (roll.serving == (size_t)g->replica_count) {
+        supervisor_forget_revival(s, g->id);
+    }
+    talloc_free(mem);
 }
 
 /* -- generations on their way out -- */
@@ -164,7 +213,7 @@ static void set_state(struct supervisor *s, const struct generation *g, const ch
     struct trk_err err = {0};
     int rc = trk_pg_acquire(s->lc->pool, &conn, &err);
     if (rc == 0) {
-        rc = state != NULL ? generation_store_set(conn, g->id, state, NULL, &err)
+        rc = state != NULL ? generation_store_set(conn, g->id, state, &err)
                            : generation_store_delete(conn, g->id, &err);
     }
     if (rc < 0) {
@@ -187,7 +236,7 @@ static void tend_removing(struct supervisor *s, const struct infra_target *t,
 {
     struct infra_observation seen;
     struct trk_err err = {0};
-    int rc = t->observe(t, g->id, &seen, &err);
+    int rc = infra_observe(t, g->id, &seen, &err);
     if (rc == 0 && seen.state != INFRA_GONE) {
         stop(s, t, g); /* does nothing when that was asked before */
         s->is_hurried = true;

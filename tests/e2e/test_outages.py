@@ -270,6 +270,38 @@ def test_a_crashing_call_costs_that_call_only(own, cli, job):
     assert own.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["status"] == "running"
 
 
+def test_a_replica_dies_and_the_others_serve(own, cli, tmp_path):
+    """Each call is answered while one is away; it comes back alone, and a redeployment replaces all without a gap."""
+    name = fresh_name("many")
+    folder = copy_sample("python-class", tmp_path / "job", name=name, replicas=2)
+    cli("deploy", folder, "dev")
+
+    def rows():
+        return own.sql("select g.id, r.replica, r.state, r.address from registry_jobreplica r join registry_jobgeneration g "
+                       f"on g.id = r.generation_id where g.job_name = '{name}' and g.state = 'serving' order by r.replica")
+
+    first = rows()
+    assert [r[2] for r in first] == ["running", "running"] and first[0][3] != first[1][3]
+    assert own.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["replica_internal_names"] == [r[3] for r in first]
+    with Load(own, name, threads=2) as load:
+        load.flows(20)
+        workload = json.loads((own.state / "jobs" / f"{first[1][0]}.1" / "workload.json").read_text())
+        os.kill(workload["pid"], signal.SIGKILL)
+        wait_for(lambda: json.loads((own.state / "jobs" / f"{first[1][0]}.1" / "workload.json").read_text())["restarts"] == 1, 20, "it is back")
+        assert len(load.bad) < 20 and {status for status, _ in load.bad} <= {502}, "only calls that were in it while it died"
+        load.bad.clear()
+        load.flows(50)
+        (folder / "adder.py").write_text((folder / "adder.py").read_text() + "\n# another\n")
+        cli("deploy", folder, "dev", "--force")
+        load.flows(50)
+    assert own.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["status"] == "running"
+    second = rows()
+    assert len(second) == 2 and second[0][0] != first[0][0]
+    wait_for(lambda: not list((own.state / "jobs").glob(f"{first[0][0]}*")), 20, "both old ones are gone")
+    cli("delete", name, "--version", "0.0.1", "--remote", "dev")
+    wait_for(lambda: not list((own.state / "jobs").glob(f"{second[0][0]}*")), 20, "both are gone")
+
+
 # --- image_builder
 
 def make_sdist(folder, name, setup):

@@ -140,6 +140,33 @@ void process_note_exit(struct process_target *p, const char *id, json_t *doc);
 void *process_watch(void *target);
 void process_wake(struct process_target *p);
 
+/* replicas.c: the operations on generations. The id of a workload is that of its generation, with
+ * ".1", … for all replicas but the first. */
+int workload_split_id(const char *id, char ret_generation[40]); /* the replica's number */
+int process_apply(const struct infra_target *t, const struct infra_generation_spec *spec,
+                  struct infra_observation *ret, struct trk_err *err) TRK_MUST_CHECK;
+int process_stop(const struct infra_target *t, const char *generation_id, int64_t grace_ms,
+                 struct trk_err *err) TRK_MUST_CHECK;
+int process_remove(const struct infra_target *t, const char *generation_id,
+                   struct trk_err *err) TRK_MUST_CHECK;
+int process_list(const struct infra_target *t, const char *generation_id,
+                 struct infra_observation **ret, size_t *ret_count,
+                 struct trk_err *err) TRK_MUST_CHECK;
+int process_logs(const struct infra_target *t, const char *generation_id, size_t tail,
+                 struct trk_buf *out, struct trk_err *err) TRK_MUST_CHECK;
+
+/* target.c: the same on one workload; spec->generation_id is its id. */
+int process_apply_one(struct process_target *p, const struct infra_generation_spec *spec,
+                      struct infra_observation *ret, struct trk_err *err) TRK_MUST_CHECK;
+int process_stop_one(struct process_target *p, const char *id, int64_t grace_ms,
+                     struct trk_err *err) TRK_MUST_CHECK;
+int process_remove_one(struct process_target *p, const char *id,
+                       struct trk_err *err) TRK_MUST_CHECK;
+int process_observe_one(struct process_target *p, const char *id, struct infra_observation *ret,
+                        struct trk_err *err) TRK_MUST_CHECK;
+int process_logs_one(const struct process_target *p, const char *id, size_t tail,
+                     struct trk_buf *out, struct trk_err *err) TRK_MUST_CHECK;
+
 /* target.c: for stop_all, a target that only knows its folders. */
 void process_paths_init(struct process_target *p, const char *state_dir);
 void process_paths_fini(struct process_target *p);

@@ -195,7 +195,8 @@ static void sweep_one(void *ctx, pid_t pid, const struct stat_line *stat)
         char environment[65536];
         size_t len;
         is_ours = read_proc(pid, "environ", environment, sizeof(environment), &len) &&
-                  memmem(environment, len, sweep->mark, strlen(sweep->mark)) != NULL;
+                  memmem(environment, len, sweep->mark, strlen(sweep->mark) + 1) !=
+                      NULL; /* as a whole */
     }
     struct trk_proc proc;
     if (is_ours && trk_proc_adopt(pid, stat->start_ticks, &proc, NULL) == 0) {

@@ -14,18 +14,13 @@
 #include "lifecycle/infra/process/internal.h"
 #include "lifecycle/infra/registry.h"
 
-static struct process_target *self(const struct infra_target *t)
-{
-    return t->state;
-}
-
 /* -- documents -- */
 
 static void fill_observation(const char *id, const json_t *doc, enum infra_state state,
                              struct infra_observation *ret)
 {
     memset(ret, 0, sizeof(*ret));
-    snprintf(ret->generation_id, sizeof(ret->generation_id), "%s", id);
+    ret->replica = workload_split_id(id, ret->generation_id);
     snprintf(ret->job_name, sizeof(ret->job_name), "%s", workload_text(doc, "job_name"));
     snprintf(ret->job_version, sizeof(ret->job_version), "%s", workload_text(doc, "job_version"));
     snprintf(ret->address, sizeof(ret->address), "%s", workload_text(doc, "address"));
@@ -81,6 +76,7 @@ static json_t *make_doc(const struct infra_generation_spec *spec)
     workload_set_text(doc, "state", STATE_PREPARING);
     workload_set_int(doc, "memory_max_bytes", spec->memory_max_bytes);
     workload_set_int(doc, "cpu_max_milli", spec->cpu_max_milli);
+    workload_set_int(doc, "replicas", spec->replicas);
     workload_set_text(doc, "network", spec->network != NULL ? spec->network : "none");
     return doc;
 }
@@ -108,11 +104,8 @@ static int remove_locked(struct process_target *p, const char *id, struct trk_er
     return trk_rm_rf(trash, err);
 }
 
-static int process_remove(const struct infra_target *t, const char *id, struct trk_err *err)
+int process_remove_one(struct process_target *p, const char *id, struct trk_err *err)
 {
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    struct process_target *p = self(t);
     trk_autoclose int lock = -1;
     if (workload_lock(p, id, &lock, err) < 0) {
         return err->code;
@@ -154,12 +147,19 @@ static int prepare_and_launch(struct process_target *p, const struct infra_gener
     return 0;
 }
 
-static int process_apply(const struct infra_target *t, const struct infra_generation_spec *spec,
-                         struct infra_observation *ret, struct trk_err *err)
+/* It is there; how many there are together may have changed. */
+static void note_replicas(struct process_target *p, const struct infra_generation_spec *spec,
+                          json_t *doc)
 {
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    struct process_target *p = self(t);
+    if (workload_int(doc, "replicas") != spec->replicas) {
+        workload_set_int(doc, "replicas", spec->replicas);
+        may_fail(workload_save(p, spec->generation_id, doc, NULL));
+    }
+}
+
+int process_apply_one(struct process_target *p, const struct infra_generation_spec *spec,
+                      struct infra_observation *ret, struct trk_err *err)
+{
     const char *id = spec->generation_id;
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
@@ -173,6 +173,7 @@ static int process_apply(const struct infra_target *t, const struct infra_genera
             trk_proc_fini(&proc);
         }
         if (workload_is(doc, STATE_BACKOFF) || (workload_is(doc, STATE_RUNNING) && is_alive)) {
+            note_replicas(p, spec, doc);
             fill_observation(id, doc, state_of(doc), ret);
             return 0; /* it is there */
         }
@@ -186,12 +187,9 @@ static int process_apply(const struct infra_target *t, const struct infra_genera
     return rc < 0 ? trk_err_wrap(err, "starting job %s %s", spec->job_name, spec->job_version) : 0;
 }
 
-static int process_stop(const struct infra_target *t, const char *id, int64_t grace_ms,
-                        struct trk_err *err)
+int process_stop_one(struct process_target *p, const char *id, int64_t grace_ms,
+                     struct trk_err *err)
 {
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    struct process_target *p = self(t);
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
     int rc = workload_lock_known(p, id, &lock, &doc, err);
@@ -216,8 +214,8 @@ static void fill_damaged(const char *id, const struct trk_err *why, struct infra
     fill_observation(id, doc, INFRA_GONE, ret);
 }
 
-static int observe_doc(struct process_target *p, const char *id, struct infra_observation *ret,
-                       struct trk_err *err)
+int process_observe_one(struct process_target *p, const char *id, struct infra_observation *ret,
+                        struct trk_err *err)
 {
     json_auto_t *doc = NULL;
     int rc = workload_load(p, id, &doc, err);
@@ -253,44 +251,6 @@ static int observe_doc(struct process_target *p, const char *id, struct infra_ob
     return 0;
 }
 
-static int process_observe(const struct infra_target *t, const char *id,
-                           struct infra_observation *ret, struct trk_err *err)
-{
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    int rc = observe_doc(self(t), id, ret, err);
-    return rc == TRK_NOT_FOUND ? trk_err_set(err, TRK_NOT_FOUND,
-                                             "generation %s is not known to the process target", id)
-                               : rc;
-}
-
-static int process_list(const struct infra_target *t, struct infra_observation **ret,
-                        size_t *ret_count, struct trk_err *err)
-{
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    struct process_target *p = self(t);
-    trk_autofree char(*ids)[40] = NULL;
-    size_t count, found = 0;
-    if (workload_ids(p, &ids, &count, err) < 0) {
-        return err->code;
-    }
-    struct infra_observation *list = trk_xcalloc(count + 1, sizeof(*list));
-    for (size_t i = 0; i < count; i++) {
-        struct trk_err one = {0};
-        int rc = observe_doc(p, ids[i], &list[found], &one);
-        if (rc == 0) {
-            found++;
-        } else if (rc != TRK_NOT_FOUND) { /* whoever misses it asks for it, and is told the same */
-            trk_log_warn("a workload cannot be read; it is left as it is", "generation", ids[i],
-                         "error", one.text, NULL);
-        }
-    }
-    *ret = list;
-    *ret_count = found;
-    return 0;
-}
-
 static size_t count_lines(const struct trk_buf *buf, size_t from)
 {
     size_t lines = 0;
@@ -300,15 +260,9 @@ static size_t count_lines(const struct trk_buf *buf, size_t from)
     return lines;
 }
 
-static int process_logs(const struct infra_target *t, const char *id, size_t tail,
-                        struct trk_buf *out, struct trk_err *err)
+int process_logs_one(const struct process_target *p, const char *id, size_t tail,
+                     struct trk_buf *out, struct trk_err *err)
 {
-    struct trk_err own = {0};
-    err = err != NULL ? err : &own;
-    struct process_target *p = self(t);
-    if (!workload_id_is_valid(id)) {
-        return trk_err_set(err, TRK_NOT_FOUND, "%s is no generation id", id);
-    }
     trk_autofree char *current = workload_path(p, id, "output.log");
     trk_autofree char *former = workload_path(p, id, "output.log.1");
     size_t cap = out->cap_bytes - out->len;
@@ -480,7 +434,6 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
         .apply = process_apply,
         .stop = process_stop,
         .remove = process_remove,
-        .observe = process_observe,
         .list = process_list,
         .logs = process_logs,
     };
@@ -523,7 +476,7 @@ void infra_process_free(const struct infra_target *target)
     if (target == NULL) {
         return;
     }
-    struct process_target *p = self(target);
+    struct process_target *p = target->state;
     if (p->is_watching) {
         __atomic_store_n(&p->stop, true, __ATOMIC_RELEASE);
         process_wake(p);

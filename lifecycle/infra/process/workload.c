@@ -10,11 +10,13 @@
 #include "libtrack/data/json.h"
 #include "lifecycle/infra/process/internal.h"
 
-/* Ids become folder names: nothing but a UUID's characters. */
+/* Ids become folder names: nothing but a UUID's characters, and the number of a replica. */
 bool workload_id_is_valid(const char *id)
 {
-    size_t len = strlen(id);
-    return len >= 8 && len <= 36 && strspn(id, "0123456789abcdef-") == len && id[0] != '-';
+    size_t len = strspn(id, "0123456789abcdef-");
+    size_t digits = id[len] == '.' ? strspn(id + len + 1, "0123456789") : 0;
+    return len >= 8 && len <= 36 && id[0] != '-' && digits <= 2 &&
+           id[len + (digits > 0 ? digits + 1 : 0)] == '\0';
 }
 
 char *workload_path(const struct process_target *p, const char *id, const char *file)

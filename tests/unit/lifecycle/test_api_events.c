@@ -233,9 +233,14 @@ START_TEST(every_change_reaches_the_gateway)
         {"update auth_user set is_active = false where username = 'admin'", "\"active\": false"},
         {"update auth_user set is_active = true where username = 'admin'", "\"active\": true"},
         {"update registry_job set status = 'lost'", "\"status\": \"lost\""},
-        {"update registry_job set status = 'running', internal_name = '127.0.0.1:9', "
-         "replica_internal_names = '127.0.0.1:9,127.0.0.1:10'",
-         "[{\"address\": \"127.0.0.1:9\"}, {\"address\": \"127.0.0.1:10\"}]"},
+        {"update registry_job set status = 'running'", "\"status\": \"running\""},
+        {"insert into registry_jobreplica (generation_id, replica, state, address) select "
+         "generation_id, 1, 'running', '127.0.0.1:10' from registry_job",
+         "[{\"address\": \"127.0.0.1:4000\"}, {\"address\": \"127.0.0.1:10\"}]"},
+        {"update registry_jobreplica set state = 'error' where replica = 0",
+         "[{\"address\": \"127.0.0.1:10\"}]"},
+        {"delete from registry_jobreplica where replica = 1",
+         "[{\"address\": \"127.0.0.1:4000\"}]"},
         {"update registry_job set generation_id = 'g-1'", "\"secret\": \""},
         {"insert into registry_publicendpointrequest (id, job_id, endpoint, active) select 'e-1', "
          "id, '/open', true from registry_job",

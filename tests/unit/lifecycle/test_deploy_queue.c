@@ -173,26 +173,22 @@ static void kill_point(const char *name)
     }
 }
 
-static int fake_observe(const struct infra_target *t, const char *id, struct infra_observation *ret,
-                        struct trk_err *err)
+/* A replica is a file: "ID" the first, "ID+1" the second. */
+static void fill_replica(const char *name, struct infra_observation *ret)
 {
-    (void)t;
-    kill_point("observe");
-    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
-    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
-    if (!exists(file)) {
-        return trk_err_set(err, TRK_NOT_FOUND, "no %s", id);
-    }
     memset(ret, 0, sizeof(*ret));
-    snprintf(ret->generation_id, sizeof(ret->generation_id), "%s", id);
+    size_t len = strcspn(name, "+");
+    ret->replica = name[len] == '+' ? atoi(name + len + 1) : 0;
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, name);
+    trk_autofree char *crashed = trk_xasprintf("crashed+%d", ret->replica);
+    bool is_crashed = exists("crashed") || exists(crashed);
+    snprintf(ret->generation_id, sizeof(ret->generation_id), "%.*s", (int)len, name);
     snprintf(ret->address, sizeof(ret->address), "%s", url + strlen("http://"));
-    if (exists("moved")) {
+    if (exists("moved") || ret->replica == 1) {
         snprintf(ret->address, sizeof(ret->address), "localhost%s", strrchr(url, ':'));
     }
-    ret->state = exists(stopped) ? INFRA_GONE : exists("crashed") ? INFRA_BACKOFF : INFRA_RUNNING;
-    snprintf(ret->reason, sizeof(ret->reason), "%s",
-             exists("crashed") ? "exited with status 9" : "");
-    return 0;
+    ret->state = exists(stopped) ? INFRA_GONE : is_crashed ? INFRA_BACKOFF : INFRA_RUNNING;
+    snprintf(ret->reason, sizeof(ret->reason), "%s", is_crashed ? "exited with status 9" : "");
 }
 
 /* Waits while the test says so. */
@@ -210,7 +206,6 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
 {
     kill_point("apply-before");
     hold_point();
-    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, spec->generation_id);
     trk_autofree char *line = trk_xasprintf("%s %s %s", spec->job_name, spec->job_version,
                                             spec->generation_id);
     if (exists("pulls-fail")) {
@@ -220,7 +215,12 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
         append("refused-applies", line);
         return trk_err_set(err, TRK_GONE, "the image store does not have it");
     }
-    if (!exists(file)) {
+    for (int k = 0; k < spec->replicas; k++) {
+        trk_autofree char *file = trk_xasprintf(k > 0 ? "%s/%s+%d" : "%s/%s", target_folder,
+                                                spec->generation_id, k);
+        if (exists(file)) {
+            continue;
+        }
         char timestamp[32];
         snprintf(timestamp, sizeof(timestamp), "%lld", (long long)spec->deployment_timestamp);
         drop("timestamp");
@@ -232,50 +232,85 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
         touch(file);
     }
     kill_point("apply-after");
-    return fake_observe(t, spec->generation_id, ret, err);
+    return infra_observe(t, spec->generation_id, ret, err);
+}
+
+/* Each replica of the generation; `fn` gets the name of its file. */
+static void each_replica(const char *id, void (*fn)(const char *name))
+{
+    for (int k = 0; k < 3; k++) {
+        trk_autofree char *name = trk_xasprintf(k > 0 ? "%s+%d" : "%s", id, k);
+        trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, name);
+        if (exists(file)) {
+            fn(name);
+        }
+    }
+}
+
+static void stop_replica(const char *name)
+{
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, name);
+    touch(stopped);
 }
 
 static int fake_stop(const struct infra_target *t, const char *id, int64_t grace_ms,
                      struct trk_err *err)
 {
     (void)t, (void)grace_ms, (void)err;
-    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
-    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
-    if (exists(file)) {
-        touch(stopped);
-    }
+    each_replica(id, stop_replica);
     return 0;
+}
+
+static void remove_replica(const char *name)
+{
+    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, name);
+    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, name);
+    drop(stopped);
+    drop(file);
 }
 
 static int fake_remove(const struct infra_target *t, const char *id, struct trk_err *err)
 {
     (void)t, (void)err;
-    trk_autofree char *file = trk_xasprintf("%s/%s", target_folder, id);
-    trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, id);
-    drop(stopped);
-    drop(file);
+    each_replica(id, remove_replica);
     return 0;
 }
 
-static int fake_list(const struct infra_target *t, struct infra_observation **ret,
+static int compare_observations(const void *a, const void *b)
+{
+    const struct infra_observation *left = a, *right = b;
+    int order = strcmp(left->generation_id, right->generation_id);
+    return order != 0 ? order : left->replica - right->replica;
+}
+
+static int fake_list(const struct infra_target *t, const char *id, struct infra_observation **ret,
                      size_t *ret_count, struct trk_err *err)
 {
-    if (exists("unlistable")) {
+    (void)t;
+    if (id != NULL) {
+        kill_point("observe");
+    }
+    if (id == NULL && exists("unlistable")) {
         return trk_err_set(err, TRK_UNAVAILABLE, "the target is away");
     }
     trk_autofree char *path = path_of(target_folder);
     static DIR *dir; /* stays open: this target needs no descriptors to tell what it has */
+    static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+    pthread_mutex_lock(&mutex);
     dir = dir != NULL ? dir : opendir(path);
     rewinddir(dir);
-    struct infra_observation *list = NULL;
+    struct infra_observation *list = trk_xcalloc(1, sizeof(*list));
     size_t count = 0;
     struct dirent *entry;
     while ((entry = readdir(dir)) != NULL) {
-        if (strchr(entry->d_name, '.') == NULL) {
+        if (strchr(entry->d_name, '.') == NULL &&
+            (id == NULL || strncmp(entry->d_name, id, strlen(id)) == 0)) {
             list = trk_xrealloc(list, (count + 1) * sizeof(*list));
-            count += fake_observe(t, entry->d_name, &list[count], err) == 0;
+            fill_replica(entry->d_name, &list[count++]);
         }
     }
+    pthread_mutex_unlock(&mutex);
+    qsort(list, count, sizeof(*list), compare_observations);
     *ret = list;
     *ret_count = count;
     return 0;
@@ -294,7 +329,6 @@ static struct infra_target fake = {
     .apply = fake_apply,
     .stop = fake_stop,
     .remove = fake_remove,
-    .observe = fake_observe,
     .list = fake_list,
     .logs = fake_logs,
 };
@@ -515,10 +549,15 @@ static json_t *manifest(const char *name, const char *version)
                      "build_env", "BUILD_ONLY", "x");
 }
 
+static int replicas; /* of what is submitted; 0: not said */
+
 static int submit(const char *name, const char *version, const char *code, bool force,
                   char **ret_id)
 {
     json_auto_t *m = manifest(name, version);
+    if (replicas > 0) {
+        (void)json_object_set_new(m, "replicas", json_integer(replicas));
+    }
     json_auto_t *secrets = json_pack("{s:{s:s}}", "runtime_env", "MODEL_TOKEN", "s3cret");
     struct subject who = alice();
     context_auto struct context context = CONTEXT_NONE;
@@ -555,6 +594,9 @@ static void expect(const char *sql, const char *argument, const char *wanted)
     } while (strcmp(seen, wanted) != 0 && trk_now_ns() < deadline);
     ck_assert_msg(strcmp(seen, wanted) == 0, "%s: is '%s', not '%s'", sql, seen, wanted);
 }
+#define ADDRESSES                                                                                  \
+    "select string_agg(address, ',' order by replica) as v from registry_jobreplica r join "       \
+    "registry_job j on j.generation_id = r.generation_id where j.name = $1"
 #define JOB_STATUS "select status as v from registry_job where name = $1"
 
 static void deploy_well(const char *name, const char *version, const char *code, bool force)
@@ -1174,9 +1216,7 @@ START_TEST(supervisor_follows_crash_loss_and_return)
     /* Another address: the job's row follows, and the gateway is told. */
     touch("moved");
     trk_autofree char *address = trk_xasprintf("localhost%s", strrchr(url, ':'));
-    expect("select internal_name as v from registry_job where name = $1", "adder", address);
-    expect("select replica_internal_names as v from registry_job where name = $1", "adder",
-           address);
+    expect(ADDRESSES, "adder", address);
     /* What no record knows is told and left alone. */
     touch("target/00000000-aaaa-4000-8000-000000000000");
     while (count_lines("worker.log", "orphaned workload") < 1 && trk_now_ns() < deadline) {
@@ -1184,6 +1224,64 @@ START_TEST(supervisor_follows_crash_loss_and_return)
     }
     ck_assert_int_eq(count_lines("worker.log", "orphaned workload"), 1);
     ck_assert(exists("target/00000000-aaaa-4000-8000-000000000000"));
+    stop_worker(&worker);
+}
+END_TEST
+
+static void expect_lines(const char *name, const char *part, int wanted)
+{
+    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
+    while (count_lines(name, part) < wanted && trk_now_ns() < deadline) {
+        trk_sleep_ms(2);
+    }
+    ck_assert_msg(count_lines(name, part) >= wanted, "not %d times '%s' in %s", wanted, part, name);
+}
+
+#define REPLICA_STATES                                                                             \
+    "select string_agg(r.state, ' ' order by replica) as v from registry_jobreplica r join "       \
+    "registry_job j on j.generation_id = r.generation_id where j.name = $1"
+
+START_TEST(replicas_serve_together_and_are_revived_alone)
+{
+    struct trk_proc worker;
+    touch("supervise");
+    start_worker(&worker);
+    replicas = 2;
+    deploy_well("adder", "1.0.0", "code", false);
+    ck_assert_int_eq(count_lines("applies", "adder"), 2);
+    const char *port = strrchr(url, ':');
+    trk_autofree char *both = trk_xasprintf("127.0.0.1%s,localhost%s", port, port);
+    ck_assert_str_eq(value(ADDRESSES, "adder"), both);
+    ck_assert_str_eq(value(REPLICA_STATES, "adder"), "running running");
+    /* One ends: the other goes on serving. */
+    touch("crashed+1");
+    expect(REPLICA_STATES, "adder", "running error");
+    ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
+    drop("crashed+1");
+    expect(REPLICA_STATES, "adder", "running running");
+    /* One is gone: it alone comes back. */
+    trk_autofree char *second = trk_xasprintf(
+        "target/%s+1",
+        value("select generation_id as v from registry_job where name = $1", "adder"));
+    drop(second);
+    expect_lines("applies", "adder", 3);
+    expect(REPLICA_STATES, "adder", "running running");
+    ck_assert_int_eq(count_lines("applies", "adder"), 3);
+    /* All are: so is the job, until they are back. */
+    lose("adder", "target");
+    drop(second);
+    expect("select count(*)::text as v from registry_jobstatusevent where job_name = 'adder' and "
+           "to_status = $1",
+           JOB_LOST, "1");
+    expect(JOB_STATUS, "adder", JOB_RUNNING);
+    expect(REPLICA_STATES, "adder", "running running");
+    /* A deployment replaces all of them, and may want fewer. */
+    replicas = 0;
+    deploy_well("adder", "1.0.0", "other code", true);
+    ck_assert_str_eq(value(REPLICA_STATES, "adder"), "running");
+    expect("select count(*)::text as v from registry_jobgeneration where job_name = $1", "adder",
+           "1");
+    ck_assert(!exists(second));
     stop_worker(&worker);
 }
 END_TEST
@@ -1268,15 +1366,6 @@ START_TEST(retries_become_rare)
     ck_assert_int_eq(supervisor_revival_pause_ms(9, false), 60000);
 }
 END_TEST
-
-static void expect_lines(const char *name, const char *part, int wanted)
-{
-    int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
-    while (count_lines(name, part) < wanted && trk_now_ns() < deadline) {
-        trk_sleep_ms(2);
-    }
-    ck_assert_msg(count_lines(name, part) >= wanted, "not %d times '%s' in %s", wanted, part, name);
-}
 
 #define STATUS_EVENTS                                                                              \
     "select count(*)::text as v from registry_jobstatusevent where job_name = $1 and "             \
@@ -1381,6 +1470,7 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, a_deployment_that_kills_its_worker_is_given_up);
     tcase_add_test(tcase, waiting_for_a_change_ends_with_it);
     tcase_add_test(tcase, supervisor_follows_crash_loss_and_return);
+    tcase_add_test(tcase, replicas_serve_together_and_are_revived_alone);
     tcase_add_test(tcase, a_job_that_is_not_ready_any_more_is_an_error_until_it_is);
     tcase_add_test(tcase, a_supervisor_without_descriptors_blames_no_job);
     tcase_add_test(tcase, a_lost_image_is_built_again_once);

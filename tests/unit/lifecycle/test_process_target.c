@@ -323,7 +323,7 @@ static void wait_state(const char *id, enum infra_state state, struct infra_obse
     struct trk_err err = {0};
     int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
     do {
-        ck_assert_msg(target->observe(target, id, ret, &err) == 0, "%s", err.text);
+        ck_assert_msg(infra_observe(target, id, ret, &err) == 0, "%s", err.text);
         if (ret->state == state) {
             return;
         }
@@ -394,7 +394,7 @@ static void remove_generation(const char *id)
     struct trk_err err = {0};
     ck_assert_msg(target->remove(target, id, &err) == 0, "%s", err.text);
     struct infra_observation seen;
-    ck_assert_int_eq(target->observe(target, id, &seen, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(infra_observe(target, id, &seen, &err), TRK_NOT_FOUND);
     ck_assert_int_eq(count_processes(id), 0);
     trk_autofree char *dir = trk_xasprintf("%s/state/jobs/%s", root, id);
     ck_assert(!trk_path_exists(dir));
@@ -483,7 +483,7 @@ START_TEST(test_job_runs_confined_and_goes_without_a_trace)
 
     struct infra_observation *list = NULL;
     size_t count = 0;
-    ck_assert_int_eq(target->list(target, &list, &count, NULL), 0);
+    ck_assert_int_eq(target->list(target, NULL, &list, &count, NULL), 0);
     ck_assert_uint_eq(count, 1);
     ck_assert_str_eq(list[0].generation_id, id);
     ck_assert_str_eq(list[0].job_name, "adder");
@@ -528,6 +528,66 @@ START_TEST(test_state_below_opt_is_not_shown)
 }
 END_TEST
 
+static size_t list_replicas(const char *id, struct infra_observation **ret)
+{
+    struct trk_err err = {0};
+    size_t count = 0;
+    free(*ret);
+    *ret = NULL;
+    ck_assert_msg(target->list(target, id, ret, &count, &err) == 0, "%s", err.text);
+    return count;
+}
+
+START_TEST(test_replicas_are_processes_of_their_own)
+{
+    if (!can_use(sandboxes[_i])) {
+        return;
+    }
+    put_image("serve", 1000);
+    start_target(sandboxes[_i]);
+    const char *id = "11111111-0000-4000-8000-000000000012";
+    struct infra_generation_spec spec = make_spec(id);
+    struct infra_observation seen, *list = NULL;
+    struct trk_err err = {0};
+    spec.replicas = 3;
+    ck_assert_msg(target->apply(target, &spec, &seen, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(list_replicas(id, &list), 3);
+    char addresses[3][512];
+    for (int k = 0; k < 3; k++) {
+        ck_assert_int_eq(list[k].replica, k);
+        ck_assert_str_eq(list[k].generation_id, id);
+        trk_autofree char *text = call(list[k].address, "/");
+        ck_assert_ptr_nonnull(text);
+        memcpy(addresses[k], list[k].address, sizeof(addresses[k]));
+    }
+    ck_assert_str_ne(addresses[0], addresses[1]);
+    ck_assert_str_ne(addresses[1], addresses[2]);
+    /* Fewer, then more: the others are left alone. The first one's end is not theirs. */
+    spec.replicas = 2;
+    ck_assert_msg(target->apply(target, &spec, &seen, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(list_replicas(id, &list), 2);
+    ck_assert_str_eq(list[1].address, addresses[1]);
+    trk_autofree char *gone = call(addresses[2], "/");
+    ck_assert_ptr_null(gone);
+    trk_autofree char *folder = trk_xasprintf("%s/state/jobs/%s.1", root, id);
+    ck_assert(trk_path_exists(folder));
+    spec.replicas = 1;
+    ck_assert_msg(target->apply(target, &spec, &seen, &err) == 0, "%s", err.text);
+    ck_assert(!trk_path_exists(folder));
+    trk_autofree char *text = call(addresses[0], "/");
+    ck_assert_ptr_nonnull(text);
+    spec.replicas = 2;
+    ck_assert_msg(target->apply(target, &spec, &seen, &err) == 0, "%s", err.text);
+    ck_assert_uint_eq(list_replicas(id, &list), 2);
+    trk_autofree char *again = call(list[1].address, "/");
+    ck_assert_ptr_nonnull(again);
+    remove_generation(id);
+    ck_assert_uint_eq(list_replicas(id, &list), 0);
+    ck_assert(!trk_path_exists(folder));
+    free(list);
+}
+END_TEST
+
 START_TEST(test_crash_is_explained_and_restarted_with_pauses)
 {
     if (!can_use(sandboxes[_i])) {
@@ -544,7 +604,7 @@ START_TEST(test_crash_is_explained_and_restarted_with_pauses)
                   seen.reason);
     int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
     while (seen.restarts < 2 && trk_now_ns() < deadline) {
-        ck_assert_int_eq(target->observe(target, id, &seen, NULL), 0);
+        ck_assert_int_eq(infra_observe(target, id, &seen, NULL), 0);
     }
     ck_assert_int_ge(seen.restarts, 2);
     remove_generation(id);
@@ -566,7 +626,7 @@ START_TEST(test_killed_job_comes_back_at_its_address)
     ck_assert_ptr_null(call(first.address, "/die"));
     int64_t deadline = trk_now_ns() + 30 * TRK_NS_PER_S;
     do {
-        ck_assert_int_eq(target->observe(target, id, &seen, NULL), 0);
+        ck_assert_int_eq(infra_observe(target, id, &seen, NULL), 0);
     } while ((seen.restarts == 0 || seen.state != INFRA_RUNNING) && trk_now_ns() < deadline);
     ck_assert_int_eq(seen.restarts, 1);
     ck_assert_str_eq(seen.address, first.address);
@@ -589,7 +649,7 @@ START_TEST(test_job_outlives_the_target_and_is_found_again)
     apply(id, 0, &first);
     infra_process_free(target);
     start_target(sandboxes[_i]);
-    ck_assert_int_eq(target->observe(target, id, &seen, NULL), 0);
+    ck_assert_int_eq(infra_observe(target, id, &seen, NULL), 0);
     ck_assert_int_eq(seen.state, INFRA_RUNNING);
     ck_assert_int_eq(seen.restarts, 0);
     ck_assert_str_eq(seen.address, first.address);
@@ -675,7 +735,7 @@ START_TEST(test_stop_asks_first_and_kills_later)
         ck_assert_ptr_nonnull(text);
         ck_assert_int_eq(target->stop(target, id, k == 0 ? 30000 : 1000, NULL), 0);
         if (k == 1) { /* alive until its time is up: nobody may take it for gone and remove it */
-            ck_assert_int_eq(target->observe(target, id, &seen, NULL), 0);
+            ck_assert_int_eq(infra_observe(target, id, &seen, NULL), 0);
             ck_assert_int_eq(seen.state, INFRA_STOPPING);
         }
         wait_state(id, INFRA_GONE, &seen);
@@ -741,7 +801,7 @@ START_TEST(test_stop_all_ends_every_job_and_apply_starts_it_again)
     ck_assert_uint_eq(count, 2);
     ck_assert_int_eq(count_processes(ids[0]) + count_processes(ids[1]), 0);
     start_target(sandboxes[_i]);
-    ck_assert_int_eq(target->observe(target, ids[0], &seen, &err), 0);
+    ck_assert_int_eq(infra_observe(target, ids[0], &seen, &err), 0);
     ck_assert_int_eq(seen.state, INFRA_GONE);
     apply(ids[0], 0, &seen);
     ck_assert_int_eq(seen.state, INFRA_RUNNING);
@@ -771,7 +831,7 @@ START_TEST(test_damaged_document_concerns_one_job)
 
     struct infra_observation *list = NULL;
     size_t count = 0;
-    ck_assert_msg(target->list(target, &list, &count, &err) == 0, "%s", err.text);
+    ck_assert_msg(target->list(target, NULL, &list, &count, &err) == 0, "%s", err.text);
     ck_assert_uint_eq(count, 2);
     for (size_t i = 0; i < count; i++) {
         bool is_victim = strcmp(list[i].generation_id, victim) == 0;
@@ -825,7 +885,7 @@ START_TEST(test_full_disk_leaves_nothing_half)
     struct infra_generation_spec spec = make_spec(id);
     struct infra_observation seen;
     ck_assert_int_eq(target->apply(target, &spec, &seen, &err), TRK_NO_SPACE);
-    ck_assert_int_eq(target->observe(target, id, &seen, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(infra_observe(target, id, &seen, &err), TRK_NOT_FOUND);
     trk_autofree char *dir = trk_xasprintf("%s/jobs/%s", state, id);
     ck_assert(!trk_path_exists(dir));
     infra_process_free(target);
@@ -845,8 +905,8 @@ START_TEST(test_wrong_images_and_ids_are_refused)
     spec = make_spec(own("aaaaaaaa-0000-4000-8000-000000000001"));
     spec.image_digest = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
     ck_assert_int_lt(target->apply(target, &spec, &seen, &err), 0);
-    ck_assert_int_eq(target->observe(target, spec.generation_id, &seen, &err), TRK_NOT_FOUND);
-    ck_assert_int_eq(target->observe(target, "../x", &seen, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(infra_observe(target, spec.generation_id, &seen, &err), TRK_NOT_FOUND);
+    ck_assert_int_eq(infra_observe(target, "../x", &seen, &err), TRK_NOT_FOUND);
 }
 END_TEST
 
@@ -907,6 +967,7 @@ int main(int argc, char **argv, char **env)
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_loop_test(tcase, test_job_runs_confined_and_goes_without_a_trace, 0, 2);
     tcase_add_test(tcase, test_state_below_opt_is_not_shown);
+    tcase_add_loop_test(tcase, test_replicas_are_processes_of_their_own, 0, 2);
     tcase_add_loop_test(tcase, test_crash_is_explained_and_restarted_with_pauses, 0, 2);
     tcase_add_loop_test(tcase, test_killed_job_comes_back_at_its_address, 0, 2);
     tcase_add_loop_test(tcase, test_job_outlives_the_target_and_is_found_again, 0, 2);

@@ -54,8 +54,7 @@ static void add_job(const char *name, const char *version, const char *status)
                       .name = name,
                       .version = version,
                       .status = status,
-                      .manifest = "name: x\n",
-                      .internal_name = "127.0.0.1:4000"};
+                      .manifest = "name: x\n"};
     must(job_store_save(conn, &job, &err));
 }
 
@@ -72,7 +71,7 @@ START_TEST(a_job_is_saved_changed_and_found)
     struct job *job;
     must(job_store_get(conn, mem, "saved", "1.0.0", &job, &err));
     ck_assert_str_eq(job->status, JOB_STARTING);
-    ck_assert_str_eq(job->replica_internal_names, "");
+    ck_assert_ptr_null(job->addresses);
     ck_assert_str_eq(job->infrastructure_stats, "{}");
     ck_assert_int_eq(job->last_call_time, 0);
     ck_assert_int_ge(job->create_time, trk_wall_s() - 5);

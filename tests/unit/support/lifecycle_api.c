@@ -4,6 +4,7 @@
 #include <string.h>
 #include <talloc.h>
 
+#include "libtrack/base/clock.h"
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
@@ -11,6 +12,7 @@
 #include "lifecycle/config.h"
 #include "lifecycle/domain/throttle.h"
 #include "lifecycle/store/esc.h"
+#include "lifecycle/store/generation.h"
 #include "lifecycle/store/migrations.h"
 #include "lifecycle/store/subject.h"
 
@@ -89,14 +91,24 @@ void new_job(const char *name, const char *version, const char *status)
 {
     trk_pg_auto struct trk_pg *conn = acquire();
     const char *family_id;
+    char id[TRK_UUID_SIZE];
+    trk_uuid4(id);
     must(family_store_ensure(conn, api.mem, name, api.lc.auth_key, &family_id, &api.err));
     struct job job = {.family_id = family_id,
                       .name = name,
                       .version = version,
                       .status = status,
-                      .manifest = "name: x\nlabels:\n  job: mine\n",
-                      .internal_name = "127.0.0.1:4000",
-                      .replica_internal_names = "127.0.0.1:4000"};
+                      .generation_id = id,
+                      .manifest = "name: x\nlabels:\n  job: mine\n"};
+    const struct generation generation = {.id = id,
+                                          .job_name = name,
+                                          .job_version = version,
+                                          .infrastructure_target = "process",
+                                          .spec = "{}",
+                                          .replica_count = 1};
+    must(generation_store_insert(conn, &generation, &api.err));
+    must(generation_store_put_replicas(conn, id, "[[0, \"running\", \"127.0.0.1:4000\", \"\"]]",
+                                       &api.err));
     must(job_store_save(conn, &job, &api.err));
 }
 
