@@ -9,6 +9,7 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/config/profile.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/lifecycle.h"
@@ -32,8 +33,8 @@ static int add_tokens(struct trk_pg *conn, const struct admin *admin, const char
 {
     const char *token;
     if (admin->path != NULL || strcmp(admin->lc->auth_key, TRK_DEV_AUTH_KEY) != 0) {
-        return token_store_create(conn, admin->mem, subject_id, TRK_SUBJECT_USER,
-                                  TRK_DEV_ADMIN_USER, 0, admin->lc->auth_key, &token, err);
+        return issue_token(conn, admin->mem, subject_id, TRK_SUBJECT_USER, TRK_DEV_ADMIN_USER, 0,
+                           admin->lc->auth_key, &token, err);
     }
     /* Both strings of the public token: of the early guide and of the original's last version. */
     int code = token_store_put(conn, subject_id, TRK_DEV_ADMIN_TOKEN, err);
@@ -45,8 +46,7 @@ static int make_admin(struct trk_pg *conn, void *ctx, struct trk_err *err)
     struct admin *admin = ctx;
     admin->was_made = false;
     /* Two services that start on a new database at once: one makes it. */
-    int code = trk_pg_query(conn, NULL, err, "lock table auth_user in share row exclusive mode",
-                            "");
+    int code = user_store_lock(conn, err);
     bool empty = false;
     if (code == 0) {
         code = user_store_is_empty(conn, &empty, err);

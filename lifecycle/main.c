@@ -8,7 +8,6 @@
 #include <string.h>
 #include <unistd.h>
 
-#include "libtrack/auth/jwt.h"
 #include "libtrack/auth/service_key.h"
 #include "libtrack/base/clock.h"
 #include "libtrack/base/file.h"
@@ -16,10 +15,10 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/service.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
 #include "lifecycle/deploy/deploy.h"
-#include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/throttle.h"
 #include "lifecycle/infra/process/process.h"
 #include "lifecycle/store/migrations.h"
@@ -68,25 +67,11 @@ static char *make_conninfo(void)
     return trk_buf_steal(&buf, NULL);
 }
 
-/* `sign`: trk_jwt_sign, or trk_jwt_sign_service for what image_builder takes. */
-static int sign_internal(const char *subject,
-                         int (*sign)(const struct trk_token *token, const char *auth_key,
-                                     char **ret, struct trk_err *err),
-                         char **ret, struct trk_err *err)
-{
-    struct trk_token token = {
-        .type = TRK_SUBJECT_INTERNAL, .scopes = {SCOPE_FULL_ACCESS}, .scope_count = 1};
-    if (strlen(subject) >= sizeof(token.subject)) {
-        return trk_err_set(err, TRK_INVALID, "the subject is too long");
-    }
-    (void)snprintf(token.subject, sizeof(token.subject), "%s", subject);
-    return sign(&token, lifecycle_auth_key(&config), ret, err);
-}
-
 static int make_lifecycle(struct trk_err *err)
 {
     char *token = NULL;
-    int code = sign_internal("lifecycle", trk_jwt_sign_service, &token, err);
+    int code = issue_internal("lifecycle", trk_jwt_sign_service, lifecycle_auth_key(&config),
+                              &token, err);
     if (code < 0) {
         return code;
     }
@@ -254,8 +239,8 @@ static int generate_auth(int argc, char **argv)
     }
     struct trk_err err = {0};
     trk_autofree char *token = NULL;
-    if (sign_internal(argv[2], is_registry ? trk_jwt_sign_service : trk_jwt_sign, &token, &err) <
-        0) {
+    if (issue_internal(argv[2], is_registry ? trk_jwt_sign_service : trk_jwt_sign,
+                       lifecycle_auth_key(&config), &token, &err) < 0) {
         return fail(&err);
     }
     const char *name = is_registry ? "REGISTRY_TOKEN=" : "LIFECYCLE_AUTH_TOKEN=";

@@ -19,11 +19,12 @@ SERVICES = ["lifecycle", "image_builder", "pub", "wrapper", "client", "dashboard
 LIFECYCLE = {
     "domain": set(),
     "store": {"domain"},
+    "auth": {"domain", "store"},
     "infra": {"domain"},
-    "deploy": {"domain", "store", "infra", ""},
+    "deploy": {"domain", "store", "auth", "infra", ""},
     "supervisor": {"domain", "store", "infra", "deploy", ""},
-    "api": {"domain", "store", "deploy", "supervisor", ""},
-    "": {"domain", "store", "infra", "deploy", "supervisor", "api"},
+    "api": {"domain", "store", "auth", "deploy", "supervisor", ""},
+    "": {"domain", "store", "auth", "infra", "deploy", "supervisor", "api"},
 }
 # Rooms of image_builder: builds know the stores by build/depot.h alone, so that they can run elsewhere.
 IMAGE_BUILDER = {"build": {""}, "store": {"build"}, "api": {"build", "store", ""}, "": {"api", "build", "store"}}

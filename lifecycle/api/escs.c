@@ -6,6 +6,7 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/esc.h"
 #include "lifecycle/store/subject.h"
@@ -84,7 +85,7 @@ struct esc_change {
 static int create(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct esc_change *c = ctx;
-    return esc_store_create(conn, c->mem, c->id, c->name, c->lc->auth_key, err);
+    return issue_esc(conn, c->mem, c->id, c->name, c->lc->auth_key, err);
 }
 
 static int post_esc(struct trk_request *req, struct trk_err *err)
@@ -151,8 +152,8 @@ static int add_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
     const char *token;
     int code = find(conn, c, err);
     return code < 0 ? code
-                    : token_store_create(conn, c->mem, c->subject_id, TRK_SUBJECT_ESC, c->id,
-                                         c->expiry_time, c->lc->auth_key, &token, err);
+                    : issue_token(conn, c->mem, c->subject_id, TRK_SUBJECT_ESC, c->id,
+                                  c->expiry_time, c->lc->auth_key, &token, err);
 }
 
 static int post_token(struct trk_request *req, struct trk_err *err)

@@ -4,7 +4,6 @@
 #include "libtrack/base/str.h"
 #include "lifecycle/api/api.h"
 #include "lifecycle/domain/permission.h"
-#include "lifecycle/infra/registry.h"
 #include "lifecycle/store/deployment.h"
 #include "lifecycle/store/generation.h"
 

@@ -10,6 +10,7 @@
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/throttle.h"
 #include "lifecycle/store/subject.h"
@@ -156,9 +157,9 @@ static int finish_login(struct trk_pg *conn, void *ctx, struct trk_err *err)
         code = user_store_set_password(conn, user->username, login->new_hash, err);
     }
     return code < 0 ? code
-                    : session_store_create(conn, login->mem, user->subject_id, user->username,
-                                           login->lc->config->session_lifetime_s,
-                                           login->lc->auth_key, &login->token, err);
+                    : issue_session(conn, login->mem, user->subject_id, user->username,
+                                    login->lc->config->session_lifetime_s, login->lc->auth_key,
+                                    &login->token, err);
 }
 
 static int post_login(struct trk_request *req, struct trk_err *err)

@@ -5,6 +5,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/subject.h"
@@ -47,8 +48,8 @@ struct rotation {
 
 static int add_token(struct trk_pg *conn, struct rotation *r, struct trk_err *err)
 {
-    return token_store_create(conn, r->mem, r->who->id, TRK_SUBJECT_USER, r->who->name, 0,
-                              r->lc->auth_key, &r->token, err);
+    return issue_token(conn, r->mem, r->who->id, TRK_SUBJECT_USER, r->who->name, 0, r->lc->auth_key,
+                       &r->token, err);
 }
 
 static int rotate(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -59,9 +60,9 @@ static int rotate(struct trk_pg *conn, void *ctx, struct trk_err *err)
         code = add_token(conn, r, err);
     }
     return code < 0 ? code
-                    : session_store_create(conn, r->mem, r->who->id, r->who->name,
-                                           r->lc->config->session_lifetime_s, r->lc->auth_key,
-                                           &r->session, err);
+                    : issue_session(conn, r->mem, r->who->id, r->who->name,
+                                    r->lc->config->session_lifetime_s, r->lc->auth_key, &r->session,
+                                    err);
 }
 
 static struct rotation rotation_of(struct trk_request *req)
@@ -118,8 +119,8 @@ static int replace_all(struct trk_pg *conn, void *ctx, struct trk_err *err)
         const char *token;
         code = token_store_revoke_all(conn, subjects[i].id, err);
         if (code == 0) {
-            code = token_store_create(conn, mem, subjects[i].id, r->type, subjects[i].name, 0,
-                                      r->lc->auth_key, &token, err);
+            code = issue_token(conn, mem, subjects[i].id, r->type, subjects[i].name, 0,
+                               r->lc->auth_key, &token, err);
         }
     }
     talloc_free(mem);

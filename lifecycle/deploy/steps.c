@@ -5,6 +5,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/data/json.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/rules.h"
 #include "lifecycle/deploy/secrets.h"
@@ -184,8 +185,7 @@ static int begin_apply(struct trk_pg *conn, void *ctx, struct trk_err *err)
         rc = rc == TRK_NOT_FOUND ? 0 : rc;
     }
     if (rc < 0 ||
-        (rc = family_store_ensure(conn, w->mem, d->job_name, w->lc->auth_key, &family_id, err)) <
-            0 ||
+        (rc = issue_family(conn, w->mem, d->job_name, w->lc->auth_key, &family_id, err)) < 0 ||
         (rc = family_store_token(conn, w->mem, d->job_name, &token, err)) < 0 ||
         (rc = secrets_load_deployment(conn, w->lc->secret_key, d->id, &secrets, err)) < 0) {
         return rc;

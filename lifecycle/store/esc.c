@@ -1,7 +1,6 @@
 #include "lifecycle/store/esc.h"
 
 #include "lifecycle/store/rows.h"
-#include "lifecycle/store/subject.h"
 
 int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret_count,
                    struct trk_err *err)
@@ -42,24 +41,13 @@ int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **r
     return 0;
 }
 
-int esc_store_create(struct trk_pg *conn, void *mem, const char *id, const char *name,
-                     const char *auth_key, struct trk_err *err)
+int esc_store_create(struct trk_pg *conn, const char *id, const char *name, struct trk_err *err)
 {
     int code = trk_pg_query(conn, NULL, err,
                             "insert into registry_esc (id, name) values ($1, $2) on conflict do "
                             "nothing",
                             "ss", id, name);
-    if (code < 0) {
-        return code;
-    }
-    if (trk_pg_affected(conn) == 0) {
-        return trk_err_set(err, TRK_CONFLICT, "there is an ESC with id %s already", id);
-    }
-    const char *subject_id;
-    const char *token;
-    code = subject_store_ensure(conn, mem, TRK_SUBJECT_ESC, id, &subject_id, err);
-    if (code < 0) {
-        return code;
-    }
-    return token_store_create(conn, mem, subject_id, TRK_SUBJECT_ESC, id, 0, auth_key, &token, err);
+    return code == 0 && trk_pg_affected(conn) == 0
+               ? trk_err_set(err, TRK_CONFLICT, "there is an ESC with id %s already", id)
+               : code;
 }

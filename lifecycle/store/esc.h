@@ -17,8 +17,8 @@ int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret
 /* TRK_NOT_FOUND. */
 int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **ret,
                   struct trk_err *err) TRK_MUST_CHECK;
-/* With its subject and a signed token; TRK_CONFLICT when the id is taken. */
-int esc_store_create(struct trk_pg *conn, void *mem, const char *id, const char *name,
-                     const char *auth_key, struct trk_err *err) TRK_MUST_CHECK;
+/* The row alone (auth/issue.h makes all of it); TRK_CONFLICT when the id is taken. */
+int esc_store_create(struct trk_pg *conn, const char *id, const char *name,
+                     struct trk_err *err) TRK_MUST_CHECK;
 
 #endif

@@ -21,8 +21,8 @@ int family_store_get(struct trk_pg *conn, void *mem, const char *name, const cha
     return 0;
 }
 
-int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
-                        const char **ret_id, struct trk_err *err)
+int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
+                        bool *ret_is_new, struct trk_err *err)
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
@@ -33,19 +33,8 @@ int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const 
     if (code < 0) {
         return code;
     }
-    bool is_new = trk_pg_affected(conn) > 0;
-    code = family_store_get(conn, mem, name, ret_id, err);
-    if (code < 0 || !is_new) {
-        return code;
-    }
-    const char *subject_id;
-    const char *token;
-    code = subject_store_ensure(conn, mem, TRK_SUBJECT_JOB_FAMILY, *ret_id, &subject_id, err);
-    if (code < 0) {
-        return code;
-    }
-    return token_store_create(conn, mem, subject_id, TRK_SUBJECT_JOB_FAMILY, name, 0, auth_key,
-                              &token, err);
+    *ret_is_new = trk_pg_affected(conn) > 0;
+    return family_store_get(conn, mem, name, ret_id, err);
 }
 
 int family_store_token(struct trk_pg *conn, void *mem, const char *name, const char **ret_token,

@@ -77,9 +77,9 @@ struct family {
 /* By name. */
 int family_store_list(struct trk_pg *conn, void *mem, struct family **ret, size_t *ret_count,
                       struct trk_err *err) TRK_MUST_CHECK;
-/* Creates the family with its subject and a signed token unless it is there. */
-int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
-                        const char **ret_id, struct trk_err *err) TRK_MUST_CHECK;
+/* The row alone (auth/issue.h makes all of it), made unless it is there. */
+int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const char **ret_id,
+                        bool *ret_is_new, struct trk_err *err) TRK_MUST_CHECK;
 /* The family's active token (what its jobs get as AUTH_TOKEN). */
 int family_store_token(struct trk_pg *conn, void *mem, const char *name, const char **ret_token,
                        struct trk_err *err) TRK_MUST_CHECK;

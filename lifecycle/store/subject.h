@@ -40,18 +40,14 @@ int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type t
 struct token_row {
     const char *id, *token;
     int64_t expiry_time, last_use_time; /* Unix seconds; 0: none */
-    bool is_active;
+    bool is_active, is_session;
 };
-/* Signs a fresh token and stores it. `name`: what the claims call the subject (user name, ESC id,
- * family name). expiry_time 0: never. */
-int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
-                       enum trk_subject_type type, const char *name, int64_t expiry_time,
-                       const char *auth_key, const char **ret_token,
-                       struct trk_err *err) TRK_MUST_CHECK;
-/* The token of a login with a password: it ends with the session, and after lifetime_s. */
-int session_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
-                         const char *username, int64_t lifetime_s, const char *auth_key,
-                         const char **ret_token, struct trk_err *err) TRK_MUST_CHECK;
+/* Stores a token: its text, expiry_time and is_session count. */
+int token_store_add(struct trk_pg *conn, const char *subject_id, const struct token_row *token,
+                    struct trk_err *err) TRK_MUST_CHECK;
+/* For one session more: those that have ended go, and the oldest of too many. */
+int session_store_make_room(struct trk_pg *conn, const char *subject_id,
+                            struct trk_err *err) TRK_MUST_CHECK;
 /* That session, or all of the subject's (NULL). Other tokens stay. */
 int session_store_end(struct trk_pg *conn, const char *subject_id, const char *token_id,
                       struct trk_err *err) TRK_MUST_CHECK;

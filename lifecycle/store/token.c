@@ -7,8 +7,8 @@
 
 #define SESSIONS_MAX 50 /* of one user */
 
-static int insert(struct trk_pg *conn, const char *subject_id, const char *token,
-                  int64_t expiry_time, bool is_session, struct trk_err *err)
+int token_store_add(struct trk_pg *conn, const char *subject_id, const struct token_row *token,
+                    struct trk_err *err)
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
@@ -16,64 +16,18 @@ static int insert(struct trk_pg *conn, const char *subject_id, const char *token
                         "insert into registry_authtoken (id, auth_subject_id, token, expiry_time, "
                         "is_session) values ($1, $2, $3, case when $4::bigint = 0 then null else "
                         "to_timestamp($4::bigint) end, $5)",
-                        "sssib", id, subject_id, token, expiry_time, (int)is_session);
+                        "sssib", id, subject_id, token->token, token->expiry_time,
+                        (int)token->is_session);
 }
 
-static int create(struct trk_pg *conn, void *mem, const char *subject_id,
-                  const struct trk_token *claims, int64_t expiry_time, bool is_session,
-                  const char *auth_key, const char **ret_token, struct trk_err *err)
+int session_store_make_room(struct trk_pg *conn, const char *subject_id, struct trk_err *err)
 {
-    trk_autofree char *token = NULL;
-    int code = trk_jwt_sign(claims, auth_key, &token, err);
-    if (code == 0) {
-        code = insert(conn, subject_id, token, expiry_time, is_session, err);
-    }
-    if (code == 0) {
-        *ret_token = talloc_strdup(mem, token);
-    }
-    return code;
-}
-
-static int claim(enum trk_subject_type type, const char *name, struct trk_token *ret,
-                 struct trk_err *err)
-{
-    *ret = (struct trk_token){.type = type};
-    if (strlen(name) >= sizeof(ret->subject)) {
-        return trk_err_set(err, TRK_INVALID, "the name is longer than %zu bytes",
-                           sizeof(ret->subject) - 1);
-    }
-    memcpy(ret->subject, name, strlen(name) + 1);
-    return 0;
-}
-
-int token_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
-                       enum trk_subject_type type, const char *name, int64_t expiry_time,
-                       const char *auth_key, const char **ret_token, struct trk_err *err)
-{
-    struct trk_token claims;
-    int code = claim(type, name, &claims, err);
-    return code < 0 ? code
-                    : create(conn, mem, subject_id, &claims, expiry_time, false, auth_key,
-                             ret_token, err);
-}
-
-int session_store_create(struct trk_pg *conn, void *mem, const char *subject_id,
-                         const char *username, int64_t lifetime_s, const char *auth_key,
-                         const char **ret_token, struct trk_err *err)
-{
-    struct trk_token claims;
-    int code = claim(TRK_SUBJECT_USER, username, &claims, err);
-    if (code == 0) { /* what has ended, and the oldest of too many */
-        code = trk_pg_query(conn, NULL, err,
-                            "delete from registry_authtoken where auth_subject_id = $1 and "
-                            "is_session and (not active or expiry_time <= now() or id in (select "
-                            "id from registry_authtoken where auth_subject_id = $1 and is_session "
-                            "order by expiry_time desc offset $2))",
-                            "si", subject_id, (int64_t)SESSIONS_MAX - 1);
-    }
-    return code < 0 ? code
-                    : create(conn, mem, subject_id, &claims, trk_wall_s() + lifetime_s, true,
-                             auth_key, ret_token, err);
+    return trk_pg_query(conn, NULL, err,
+                        "delete from registry_authtoken where auth_subject_id = $1 and "
+                        "is_session and (not active or expiry_time <= now() or id in (select "
+                        "id from registry_authtoken where auth_subject_id = $1 and is_session "
+                        "order by expiry_time desc offset $2))",
+                        "si", subject_id, (int64_t)SESSIONS_MAX - 1);
 }
 
 int session_store_end(struct trk_pg *conn, const char *subject_id, const char *token_id,
@@ -96,7 +50,8 @@ int token_store_put(struct trk_pg *conn, const char *subject_id, const char *tok
     if (code < 0 || trk_pg_rows(res) > 0) {
         return code;
     }
-    return insert(conn, subject_id, token, 0, false, err);
+    const struct token_row row = {.token = token};
+    return token_store_add(conn, subject_id, &row, err);
 }
 
 int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, struct token_row **ret,

@@ -58,6 +58,11 @@ int user_store_note_login(struct trk_pg *conn, const char *username, struct trk_
                         username);
 }
 
+int user_store_lock(struct trk_pg *conn, struct trk_err *err)
+{
+    return trk_pg_query(conn, NULL, err, "lock table auth_user in share row exclusive mode", "");
+}
+
 int user_store_is_empty(struct trk_pg *conn, bool *ret, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;

@@ -20,6 +20,8 @@ int user_store_set_password(struct trk_pg *conn, const char *username, const cha
                             struct trk_err *err) TRK_MUST_CHECK;
 int user_store_note_login(struct trk_pg *conn, const char *username,
                           struct trk_err *err) TRK_MUST_CHECK;
+/* Until the transaction ends nobody else makes users. */
+int user_store_lock(struct trk_pg *conn, struct trk_err *err) TRK_MUST_CHECK;
 /* Is there any user yet? */
 int user_store_is_empty(struct trk_pg *conn, bool *ret, struct trk_err *err) TRK_MUST_CHECK;
 /* A user with its subject; TRK_CONFLICT when the name is taken. *ret_subject_id hangs on mem. */

@@ -7,6 +7,7 @@
 #include "libtrack/base/crypto.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/infra/target.h"
@@ -404,8 +405,8 @@ START_TEST(users_change_their_password_and_tokens)
     {
         trk_pg_auto struct trk_pg *conn = acquire();
         must(user_store_create(conn, api.mem, "carol@x", hash, true, false, &subject, &api.err));
-        must(token_store_create(conn, api.mem, subject, TRK_SUBJECT_USER, "carol@x", 0,
-                                api.lc.auth_key, &token, &api.err));
+        must(issue_token(conn, api.mem, subject, TRK_SUBJECT_USER, "carol@x", 0, api.lc.auth_key,
+                         &token, &api.err));
     }
     const char *path = "/api/v1/users/change_password";
     ck_assert_int_eq(status_of("PUT", path, token,
@@ -458,8 +459,8 @@ static const char *new_user(const char *name, const char *password, bool is_staf
     trk_pg_auto struct trk_pg *conn = acquire();
     must(trk_password_hash(password, hash, &api.err));
     must(user_store_create(conn, api.mem, name, hash, true, is_staff, &subject, &api.err));
-    must(token_store_create(conn, api.mem, subject, TRK_SUBJECT_USER, name, 0, api.lc.auth_key,
-                            ret_token, &api.err));
+    must(issue_token(conn, api.mem, subject, TRK_SUBJECT_USER, name, 0, api.lc.auth_key, ret_token,
+                     &api.err));
     return subject;
 }
 
@@ -499,8 +500,8 @@ START_TEST(a_session_ends_with_logout_and_with_the_password)
         trk_pg_auto struct trk_pg *conn = acquire();
         struct user *user;
         must(user_store_get(conn, api.mem, "dora@x", &user, &api.err));
-        must(session_store_create(conn, api.mem, user->subject_id, "dora@x", 60, api.lc.auth_key,
-                                  &last, &api.err));
+        must(issue_session(conn, api.mem, user->subject_id, "dora@x", 60, api.lc.auth_key, &last,
+                           &api.err));
     }
     trk_pg_auto struct trk_pg *conn = acquire();
     trk_pg_result_auto struct trk_pg_result *res = NULL;

@@ -9,6 +9,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/config/profile.h"
 #include "libtrack/data/json.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/call.h"
@@ -49,7 +50,7 @@ static void tear_down(void)
 static void add_job(const char *name, const char *version, const char *status)
 {
     const char *family_id;
-    must(family_store_ensure(conn, mem, name, KEY, &family_id, &err));
+    must(issue_family(conn, mem, name, KEY, &family_id, &err));
     struct job job = {.family_id = family_id,
                       .name = name,
                       .version = version,
@@ -155,9 +156,9 @@ END_TEST
 START_TEST(a_family_comes_with_a_token_of_its_own)
 {
     const char *first, *second, *token, *again;
-    must(family_store_ensure(conn, mem, "family", KEY, &first, &err));
+    must(issue_family(conn, mem, "family", KEY, &first, &err));
     must(family_store_token(conn, mem, "family", &token, &err));
-    must(family_store_ensure(conn, mem, "family", KEY, &second, &err));
+    must(issue_family(conn, mem, "family", KEY, &second, &err));
     must(family_store_token(conn, mem, "family", &again, &err));
     ck_assert_str_eq(first, second);
     ck_assert_str_eq(token, again);
@@ -176,7 +177,7 @@ END_TEST
 static const char *esc_with_token(const char *id, const char **ret_subject)
 {
     const char *token;
-    must(esc_store_create(conn, mem, id, "name of it", KEY, &err));
+    must(issue_esc(conn, mem, id, "name of it", KEY, &err));
     must(subject_store_ensure(conn, mem, TRK_SUBJECT_ESC, id, ret_subject, &err));
     must(token_store_current(conn, mem, *ret_subject, &token, &err));
     return token;
@@ -197,8 +198,8 @@ START_TEST(tokens_are_known_revoked_or_expired)
     must(token_store_revoke(conn, subject, rows[0].id, &err));
     ck_assert_int_eq(subject_store_by_token(conn, mem, token, &who, &err), TRK_UNAUTHENTICATED);
     ck_assert_ptr_nonnull(strstr(err.text, "revoked"));
-    must(token_store_create(conn, mem, subject, TRK_SUBJECT_ESC, "esc-tokens", trk_wall_s() - 5,
-                            KEY, &token, &err));
+    must(issue_token(conn, mem, subject, TRK_SUBJECT_ESC, "esc-tokens", trk_wall_s() - 5, KEY,
+                     &token, &err));
     ck_assert_int_eq(subject_store_by_token(conn, mem, token, &who, &err), TRK_UNAUTHENTICATED);
     ck_assert_ptr_nonnull(strstr(err.text, "expired"));
     ck_assert_int_eq(token_store_current(conn, mem, subject, &token, &err), TRK_NOT_FOUND);
@@ -291,8 +292,8 @@ START_TEST(a_name_is_taken_once)
     ck_assert_str_eq(user->subject_id, subject);
     ck_assert(user->is_active);
     ck_assert(!user->is_staff);
-    must(esc_store_create(conn, mem, "esc-once", "x", KEY, &err));
-    ck_assert_int_eq(esc_store_create(conn, mem, "esc-once", "x", KEY, &err), TRK_CONFLICT);
+    must(issue_esc(conn, mem, "esc-once", "x", KEY, &err));
+    ck_assert_int_eq(issue_esc(conn, mem, "esc-once", "x", KEY, &err), TRK_CONFLICT);
 }
 END_TEST
 

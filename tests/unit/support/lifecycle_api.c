@@ -8,6 +8,7 @@
 #include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
+#include "lifecycle/auth/issue.h"
 #include "lifecycle/bootstrap.h"
 #include "lifecycle/config.h"
 #include "lifecycle/domain/throttle.h"
@@ -81,7 +82,7 @@ const char *new_esc(const char *id, const char **ret_subject)
 {
     trk_pg_auto struct trk_pg *conn = acquire();
     const char *token;
-    must(esc_store_create(conn, api.mem, id, id, api.lc.auth_key, &api.err));
+    must(issue_esc(conn, api.mem, id, id, api.lc.auth_key, &api.err));
     must(subject_store_ensure(conn, api.mem, TRK_SUBJECT_ESC, id, ret_subject, &api.err));
     must(token_store_current(conn, api.mem, *ret_subject, &token, &api.err));
     return token;
@@ -93,7 +94,7 @@ void new_job(const char *name, const char *version, const char *status)
     const char *family_id;
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
-    must(family_store_ensure(conn, api.mem, name, api.lc.auth_key, &family_id, &api.err));
+    must(issue_family(conn, api.mem, name, api.lc.auth_key, &family_id, &api.err));
     struct job job = {.family_id = family_id,
                       .name = name,
                       .version = version,
