@@ -103,6 +103,30 @@ def check_file(path, text):
         yield from check_functions(path, lines)
 
 
+TESTED = ["pub", "lifecycle/deploy", "lifecycle/supervisor", "lifecycle/store"]
+TEST_ROW = re.compile(r"^\| `([a-z_/]+)` \| (.+) \| (.+) \|$")
+
+
+def check_tests(names, page):
+    """Every file of the folders in TESTED stands in the table of docs/development.md, beside a test that is there."""
+    named = {}
+    for line in page.splitlines():
+        row = TEST_ROW.match(line)
+        if row and row[1] in TESTED:
+            for stem in re.findall(r"`(\w+)`", row[2]):
+                named[f"{row[1]}/{stem}.c"] = [t.replace("*", stem) for t in re.findall(r"`(tests/[^`]+)`", row[3])]
+    for name in names:
+        folder, _, file = name.rpartition("/")
+        if folder in TESTED and file.endswith(".c") and file != "main.c" and name not in named:
+            yield f"{name}: no test is named for it in docs/development.md"
+    for name, tests in named.items():
+        if name not in names:
+            yield f"docs/development.md: {name} is not there"
+        for test in tests:
+            if test not in names:
+                yield f"docs/development.md: {test} (for {name}) is not there"
+
+
 def self_test():
     long = "int f(void)\n{\n" + "    x();\n" * FUNCTION_LINES + "}\n"
     broken = {
@@ -122,6 +146,10 @@ def self_test():
     }
     for path, text in broken.items():
         assert list(check_file(path, text)), f"{path} should have been refused"
+    row = "| `pub` | `flow` | `tests/unit/pub/test_*.c` |"
+    assert not list(check_tests({"pub/flow.c", "tests/unit/pub/test_flow.c"}, row))
+    assert list(check_tests({"pub/flow.c", "pub/new.c", "tests/unit/pub/test_flow.c"}, row))
+    assert list(check_tests({"pub/flow.c"}, row)) and list(check_tests({"tests/unit/pub/test_flow.c"}, row))
     whole = {
         "lifecycle/api/a.c": '#include "lifecycle/store/job.h"\n#include "lifecycle/config.h"\n',
         "lifecycle/store/a.c": '    "SELECT 1"\n#include "libtrack/pg/pg.h"\n',
@@ -135,14 +163,17 @@ def main():
     self_test()
     if sys.argv[1:] == ["--self-test"]:
         return 0
-    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.c", "*.h"],
-                           capture_output=True, text=True, check=True).stdout.split()
+    names = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard", "*.c", "*.h",
+                            "tests/e2e/*.py"], capture_output=True, text=True, check=True).stdout.split()
+    names = {name for name in names if Path(name).is_file()}
     failed = 0
     for name in sorted(names):
-        if Path(name).is_file():
-            for number, wrong in check_file(name, Path(name).read_text(encoding="utf-8", errors="replace")):
-                print(f"{name}:{number}: {wrong}")
-                failed = 1
+        for number, wrong in check_file(name, Path(name).read_text(encoding="utf-8", errors="replace")) if name.endswith((".c", ".h")) else ():
+            print(f"{name}:{number}: {wrong}")
+            failed = 1
+    for wrong in check_tests(names, Path("docs/development.md").read_text(encoding="utf-8")):
+        print(wrong)
+        failed = 1
     return failed
 
 

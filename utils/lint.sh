@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Checks of the source: layout, banned functions, cppcheck, shell scripts. Prints every finding; fails when there is one.
+# Checks of the source: layout, banned functions, cppcheck, shell scripts, the house's rules. Prints every finding; fails when there is one.
 # shellcheck disable=SC2317 # the checks are called through run
 set -uo pipefail
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
@@ -36,4 +36,5 @@ run clang-format check_format
 run "banned functions" check_banned
 run cppcheck check_cppcheck
 run shellcheck check_shell
+run "house rules" utils/house.py
 exit "$failed"

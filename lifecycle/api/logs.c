@@ -3,32 +3,17 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "lifecycle/api/api.h"
+#include "lifecycle/deploy/deploy.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/store/deployment.h"
-#include "lifecycle/store/generation.h"
 
 #define LOG_BYTES_MAX (16u << 20)
 
 static int read_logs(struct trk_request *req, struct trk_buf *buf, struct trk_err *err)
 {
-    struct job *job;
-    struct generation *g = NULL;
-    trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
-                             api_job_version(req), &job, err);
-    }
-    if (code == 0 && job->generation_id != NULL) {
-        code = generation_store_get(conn, trk_req_mem(req), job->generation_id, &g, err);
-    }
-    trk_pg_release(TRK_STEAL(conn)); /* reading the log may take its time */
-    if (code < 0 || g == NULL) {
-        return code;
-    }
     int64_t tail = trk_req_query_int(req, "tail", 20);
-    return infra_logs(&api_lifecycle(req)->targets, g->target_instance, g->id,
-                      tail > 0 ? (size_t)tail : 0, buf, err);
+    return deploy_job_logs(api_lifecycle(req), trk_req_param(req, "name"), api_job_version(req),
+                           tail > 0 ? (size_t)tail : 0, buf, err);
 }
 
 /* Where the last `tail` lines begin; 0: all. */

@@ -12,6 +12,7 @@
 #include <jansson.h>
 #include <stdbool.h>
 
+#include "libtrack/base/buf.h"
 #include "libtrack/base/err.h"
 
 struct lifecycle; /* lifecycle/lifecycle.h: config, pool, infrastructure targets, metrics */
@@ -50,6 +51,11 @@ void deploy_notify(struct lifecycle *lc);
  * in-progress deployment of it: 409. */
 int deploy_delete(struct lifecycle *lc, const struct subject *who, const char *name,
                   const char *version, struct trk_err *err) TRK_MUST_CHECK;
+
+/* Appends the last `tail` lines (0: all kept) of what the job's generation has put out, wherever it
+ * runs; nothing when it has none yet. */
+int deploy_job_logs(struct lifecycle *lc, const char *name, const char *version, size_t tail,
+                    struct trk_buf *out, struct trk_err *err) TRK_MUST_CHECK;
 
 /* After a generation was started: removes it again when it is not wanted any more (its row is gone,
  * or on its way out), which may have happened while it was being started. Nobody else would. */
