@@ -30,6 +30,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -52,7 +53,7 @@ struct launch {
     char **program;
 };
 
-static char env_bytes[ENV_BYTES_MAX + 1];
+static char *env_bytes; /* pages of its own: the keeper gives them back */
 
 _Noreturn void launch_fail(const char *what)
 {
@@ -135,6 +136,11 @@ static char **read_env(int fd)
 {
     static char *env[ENV_COUNT_MAX + 1];
     size_t len = 0, count = 0;
+    env_bytes = mmap(NULL, ENV_BYTES_MAX + 1, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
+                     -1, 0);
+    if (env_bytes == MAP_FAILED) {
+        launch_fail("reading the environment");
+    }
     for (;;) {
         ssize_t n = read(fd, env_bytes + len, ENV_BYTES_MAX - len);
         if (n < 0) {
@@ -220,7 +226,7 @@ int main(int argc, char **argv)
         (void)close(news[0]);
         run(&l, env, news[1], output[1]);
     }
-    explicit_bzero(env_bytes, sizeof(env_bytes));
+    (void)munmap(env_bytes, ENV_BYTES_MAX + 1);
     (void)close(LISTEN_FD);
     (void)close(news[1]);
     (void)close(output[1]);
