@@ -522,6 +522,8 @@ def test_outside_is_not_this_host(own, cli, tmp_path, neighbour):
         return own.call(name, {"what": what, **arguments}, timeout=60).json()
 
     assert hostile("interfaces") == ["lo", "tap0"]
+    if os.path.exists("/etc/resolv.conf"):
+        assert hostile("read", path="/etc/resolv.conf") == "nameserver 10.0.2.3\n"
     ports = [own.port(s) for s in ("postgres", "lifecycle", "image_builder")] + [workload(own, neighbour)["port"]]
     for port in ports:
         for host in ("127.0.0.1", "::1", "10.0.2.2"):
