@@ -44,7 +44,7 @@ void confine_begin(const struct process_target *p, const struct confinement *c,
         trk_autofree char *resolver = realpath("/etc/resolv.conf", NULL);
         TRK_ARGS_ADD(args, "--dev-bind", TUN, TUN);
         if (resolver != NULL) {
-            trk_args_add(args, "--ro-bind-data");
+            TRK_ARGS_ADD(args, "--perms", "0644", "--ro-bind-data");
             trk_args_addf(args, "%d", RESOLVER_FD);
             trk_args_add(args, resolver);
         }
