@@ -32,7 +32,7 @@ static const struct trk_config_entry entries[] = {
      "caller; "
      "rotate it by copying and truncating"},
     {"lifecycle_url", TRK_CONFIG_STRING, FIELD(lifecycle_url), "http://127.0.0.1:7202/lifecycle",
-     NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path or https"},
+     NULL, "LIFECYCLE_URL", 0, 0, 0, "lifecycle's API, http://host:port/path"},
     {"lifecycle_auth_token", TRK_CONFIG_STRING, FIELD(lifecycle_auth_token), "", NULL,
      "LIFECYCLE_AUTH_TOKEN", 0, 0, TRK_CONFIG_SECRET,
      "internal token for lifecycle's gateway stream"},
@@ -85,16 +85,3 @@ const struct trk_config_table pub_config_table = {
     .entries = entries,
     .count = TRK_COUNT(entries),
 };
-
-int pub_config_check_url(const char *url, struct trk_err *err)
-{
-    static const char *const schemes[] = {"http://", "https://"};
-    for (size_t i = 0; i < TRK_COUNT(schemes); i++) {
-        size_t len = strlen(schemes[i]);
-        if (strncmp(url, schemes[i], len) == 0 && strcspn(url + len, "/?#") > 0 &&
-            strpbrk(url, "@?# \t\r\n") == NULL) {
-            return 0;
-        }
-    }
-    return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path", url);
-}

@@ -27,7 +27,4 @@ struct pub_config {
 };
 extern const struct trk_config_table pub_config_table;
 
-/* TRK_INVALID for anything but http(s)://host[:port][/path]. */
-int pub_config_check_url(const char *url, struct trk_err *err) TRK_MUST_CHECK;
-
 #endif

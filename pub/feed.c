@@ -15,6 +15,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "libtrack/http/http_client.h"
+#include "pub/link.h"
 #include "pub/picture.h"
 #include "pub/report.h"
 
@@ -32,7 +33,8 @@
 
 struct pub_feed {
     struct pub_feed_options options;
-    char *stream_url, *report_url, *copy_path; /* copy_path: NULL when none is kept */
+    struct pub_link link;
+    char *copy_path; /* NULL: none is kept */
     struct pub_stats stats;
     pthread_t reader, chores;
     bool runs;
@@ -44,7 +46,7 @@ struct pub_feed {
     pthread_cond_t woken;
     struct pub_picture picture;
     bool is_copied; /* what is in the table is on disk */
-    int socket;     /* a duplicate of the stream's, to end it; -1 */
+    int socket;     /* of the exchange that is_over ends; -1 */
     /* The reader's. */
     int64_t pause_ms;
     bool was_logged;
@@ -68,7 +70,7 @@ static void wait_ms(struct pub_feed *feed, int64_t ms)
 
 static bool is_over(struct pub_feed *feed)
 {
-    return __atomic_load_n(&feed->is_over, __ATOMIC_ACQUIRE);
+    return atomic_load(&feed->is_over);
 }
 
 /* -- the stream -- */
@@ -98,13 +100,10 @@ struct reading {
     struct trk_sse *sse;
 };
 
-static int on_data(void *ctx, int status, const char *bytes, size_t len, struct trk_err *err)
+static int on_data(void *ctx, const char *bytes, size_t len, struct trk_err *err)
 {
     const struct reading *reading = ctx;
     struct pub_feed *feed = reading->feed;
-    if (status != 200) {
-        return trk_err_set(err, TRK_BAD_GATEWAY, "it answered %d", status);
-    }
     (void)pthread_mutex_lock(&feed->lock);
     int code = trk_sse_feed(reading->sse, bytes, len, err);
     publish(feed);
@@ -121,55 +120,41 @@ static int on_data(void *ctx, int status, const char *bytes, size_t len, struct 
     return code;
 }
 
-/* Keeps a duplicate: shutting that down wakes libcurl, whatever it did with its own meanwhile. */
+/* For pub_feed_stop, which shuts it down. */
 static void on_socket(void *ctx, int fd)
 {
     struct pub_feed *feed = ((const struct reading *)ctx)->feed;
     (void)pthread_mutex_lock(&feed->lock);
-    if (feed->socket >= 0) {
-        (void)close(feed->socket);
+    feed->socket = fd;
+    if (fd >= 0 && is_over(feed)) {
+        (void)shutdown(fd, SHUT_RDWR);
     }
-    feed->socket = fcntl(fd, F_DUPFD_CLOEXEC, 0);
     (void)pthread_mutex_unlock(&feed->lock);
 }
 
 /* Until the stream ends, which is an error always. */
-static void read_stream(struct pub_feed *feed, struct trk_http_client *client, struct trk_err *err)
+static void read_stream(struct pub_feed *feed, struct trk_err *err)
 {
     char position[64];
-    const char *headers[] = {"Accept: text/event-stream", NULL, NULL};
-    if (feed->picture.position >= 0) {
-        (void)snprintf(position, sizeof(position), "Last-Event-ID: %lld",
-                       (long long)feed->picture.position);
-        headers[1] = position;
-    }
     struct reading reading = {feed, trk_sse_new(on_event, feed)};
-    struct trk_http_call call = {.url = feed->stream_url,
-                                 .headers = headers,
-                                 .auth_token = feed->options.token,
-                                 .timeout_ms = -1,
-                                 .idle_timeout_ms = SILENCE_MAX_MS,
+    struct pub_link_call call = {.path = "/api/v1/gateway/stream",
+                                 .silence_ms = SILENCE_MAX_MS,
                                  .on_data = on_data,
                                  .on_socket = on_socket,
-                                 .ctx = &reading,
-                                 .cancel = &feed->is_over};
-    struct trk_http_answer answer = {0};
-    if (trk_http_call(client, &call, &answer, err) == 0) {
-        if (answer.status != 200) {
-            (void)trk_err_set(err, TRK_BAD_GATEWAY, "it answered %d", answer.status);
-        } else {
-            (void)trk_err_set(err, TRK_BAD_GATEWAY, "lifecycle ended the stream");
-        }
-        trk_http_answer_fini(&answer);
+                                 .ctx = &reading};
+    if (feed->picture.position >= 0) {
+        (void)snprintf(position, sizeof(position), "Last-Event-ID: %lld\r\n",
+                       (long long)feed->picture.position);
+        call.fields = position;
+    }
+    int status = 0;
+    if (pub_link_run(&feed->link, &call, &status, err) == 0) {
+        (void)trk_err_set(err, TRK_BAD_GATEWAY, "lifecycle ended the stream (status %d)", status);
     }
     trk_sse_free(reading.sse);
     (void)pthread_mutex_lock(&feed->lock);
     feed->picture.is_in_sync = feed->picture.is_in_picture = false;
     publish(feed);
-    if (feed->socket >= 0) {
-        (void)close(feed->socket);
-        feed->socket = -1;
-    }
     (void)pthread_mutex_unlock(&feed->lock);
     atomic_store(&feed->is_open, false);
 }
@@ -177,11 +162,10 @@ static void read_stream(struct pub_feed *feed, struct trk_http_client *client, s
 static void *run_reader(void *arg)
 {
     struct pub_feed *feed = arg;
-    struct trk_http_client *client = trk_http_client_new();
     while (!is_over(feed)) {
         struct trk_err err = {0};
         pub_stat(&feed->stats, PUB_LIFECYCLE_CALLS);
-        read_stream(feed, client, &err);
+        read_stream(feed, &err);
         if (is_over(feed)) {
             break;
         }
@@ -195,7 +179,6 @@ static void *run_reader(void *arg)
         feed->pause_ms = feed->pause_ms > PAUSE_MAX_MS ? PAUSE_MAX_MS : feed->pause_ms;
         wait_ms(feed, feed->pause_ms + trk_now_ns() / 1000 % (feed->pause_ms / 2 + 1));
     }
-    trk_http_client_free(client);
     return NULL;
 }
 
@@ -311,40 +294,36 @@ static void take_report(struct pub_feed *feed)
 }
 
 /* False: it stays for the next time. What lifecycle refuses as malformed would be refused again. */
-static bool send_report(struct pub_feed *feed, struct trk_http_client *client, bool is_last)
+static bool send_report(struct pub_feed *feed, bool is_last)
 {
     struct trk_err err = {0};
-    struct trk_http_answer answer = {0};
-    struct trk_http_call call = {.method = "POST",
-                                 .url = feed->report_url,
-                                 .auth_token = feed->options.token,
-                                 .json = feed->report,
-                                 .timeout_ms = is_last ? LAST_REPORT_MS : REPORT_TIMEOUT_MS,
-                                 .cancel = is_last ? NULL : &feed->is_over};
+    int status = 0;
+    trk_autofree char *text = trk_json_text(feed->report);
+    struct pub_link_call call = {.path = "/api/v1/gateway/report",
+                                 .body = text,
+                                 .silence_ms = is_last ? LAST_REPORT_MS : REPORT_TIMEOUT_MS};
     int64_t start = trk_now_ns();
     pub_stat(&feed->stats, PUB_REPORTS);
-    int code = trk_http_call(client, &call, &answer, &err);
-    if (code == 0 && answer.status != 200) {
-        code = trk_http_answer_err(&answer, &err);
-    }
-    bool is_done = code == 0 || (answer.status >= 400 && answer.status < 500);
-    trk_http_answer_fini(&answer);
+    int code = pub_link_run(&feed->link, &call, &status, &err);
     pub_add(&feed->stats.counters[PUB_LIFECYCLE_TIME_NS], (uint64_t)(trk_now_ns() - start));
+    if (code == 0 && status != 200) {
+        code = trk_err_set(&err, TRK_BAD_GATEWAY, "lifecycle answered %d", status);
+    }
     if (code < 0) {
         pub_stat(&feed->stats, PUB_LIFECYCLE_ERRORS);
         trk_log_debug("a report could not be delivered", "error", err.text, NULL);
     }
-    return is_done;
+    return code == 0 || (status >= 400 && status < 500);
 }
 
-static void report(struct pub_feed *feed, struct trk_http_client *client, bool is_last)
+static void report(struct pub_feed *feed, bool is_last)
 {
     if (!is_last && (trk_now_ns() < feed->report_at_ns || !atomic_load(&feed->is_open))) {
         return;
     }
     for (int i = 0; i < (is_last ? 2 : 1); i++) { /* one may be left over */
         take_report(feed);
-        if (feed->report == NULL || !send_report(feed, client, is_last)) {
+        if (feed->report == NULL || !send_report(feed, is_last)) {
             return;
         }
         json_decref(TRK_STEAL(feed->report));
@@ -354,18 +333,16 @@ static void report(struct pub_feed *feed, struct trk_http_client *client, bool i
 static void *run_chores(void *arg)
 {
     struct pub_feed *feed = arg;
-    struct trk_http_client *client = trk_http_client_new();
     while (!is_over(feed)) {
         wait_ms(feed, CHORE_EVERY_MS);
         (void)pthread_mutex_lock(&feed->lock);
         pub_table_tidy(feed->picture.table);
         (void)pthread_mutex_unlock(&feed->lock);
         keep_copy(feed, false);
-        report(feed, client, false);
+        report(feed, false);
     }
     keep_copy(feed, true);
-    report(feed, client, true);
-    trk_http_client_free(client);
+    report(feed, true);
     return NULL;
 }
 
@@ -376,14 +353,6 @@ int pub_feed_new(const struct pub_feed_options *options, struct pub_feed **ret, 
     struct pub_feed *feed = trk_xcalloc(1, sizeof(*feed));
     feed->options = *options;
     feed->socket = -1;
-    size_t len = strlen(options->lifecycle_url);
-    while (len > 0 && options->lifecycle_url[len - 1] == '/') {
-        len--;
-    }
-    feed->stream_url = trk_xasprintf("%.*s/api/v1/gateway/stream", (int)len,
-                                     options->lifecycle_url);
-    feed->report_url = trk_xasprintf("%.*s/api/v1/gateway/report", (int)len,
-                                     options->lifecycle_url);
     pub_stats_init(&feed->stats);
     atomic_init(&feed->heard_ns, NEVER);
     (void)pthread_mutex_init(&feed->lock, NULL);
@@ -394,6 +363,10 @@ int pub_feed_new(const struct pub_feed_options *options, struct pub_feed **ret, 
     (void)pthread_condattr_destroy(&attr);
     feed->picture = (struct pub_picture){
         .table = pub_table_new(options->readers, options->on_gone, options->ctx), .position = -1};
+    if (pub_link_init(&feed->link, options->lifecycle_url, options->token, err) < 0) {
+        pub_feed_free(feed);
+        return err->code;
+    }
     if (options->folder[0] != '\0') {
         trk_autofree char *folder = trk_xasprintf("%s/pub", options->folder);
         if (trk_mkdir_p(folder, 0700, err) < 0) {
@@ -426,7 +399,7 @@ void pub_feed_stop(struct pub_feed *feed)
         return;
     }
     (void)pthread_mutex_lock(&feed->lock);
-    __atomic_store_n(&feed->is_over, true, __ATOMIC_RELEASE);
+    atomic_store(&feed->is_over, true);
     (void)pthread_cond_broadcast(&feed->woken);
     if (feed->socket >= 0) {
         (void)shutdown(feed->socket, SHUT_RDWR);
@@ -448,8 +421,6 @@ void pub_feed_free(struct pub_feed *feed)
     json_decref(feed->report);
     (void)pthread_mutex_destroy(&feed->lock);
     (void)pthread_cond_destroy(&feed->woken);
-    free(feed->stream_url);
-    free(feed->report_url);
     free(feed->copy_path);
     free(feed);
 }

@@ -315,8 +315,7 @@ static int init_shared(struct pub_shared *shared, const struct pub_config *confi
                            "FORWARD_TO_PROTOCOL: '%s' is not supported, only http",
                            config->forward_protocol);
     }
-    if (pub_config_check_url(config->lifecycle_url, err) < 0 ||
-        lower_header(shared->tracing_header, config->tracing_header, "REQUEST_TRACING_HEADER",
+    if (lower_header(shared->tracing_header, config->tracing_header, "REQUEST_TRACING_HEADER",
                      err) < 0 ||
         lower_header(shared->caller_header, config->caller_header, "CALLER_NAME_HEADER", err) < 0) {
         return err->code;

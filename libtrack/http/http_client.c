@@ -183,14 +183,6 @@ static int on_progress(void *ctx, curl_off_t down_total, curl_off_t down, curl_o
     return 0;
 }
 
-static int on_sockopt(void *ctx, curl_socket_t fd, curlsocktype purpose)
-{
-    const struct trk_http_call *call = ctx;
-    (void)purpose;
-    call->on_socket(call->ctx, fd);
-    return CURL_SOCKOPT_OK;
-}
-
 /* -- setting a call up -- */
 
 static const char *method_of(const struct trk_http_call *call)
@@ -272,10 +264,6 @@ static void set_limits(struct call_state *state)
     (void)api->easy_setopt(h, CURLOPT_HEADERFUNCTION, on_header);
     (void)api->easy_setopt(h, CURLOPT_HEADERDATA, state);
     (void)api->easy_setopt(h, CURLOPT_ERRORBUFFER, state->curl_text);
-    if (call->on_socket != NULL) {
-        (void)api->easy_setopt(h, CURLOPT_SOCKOPTFUNCTION, on_sockopt);
-        (void)api->easy_setopt(h, CURLOPT_SOCKOPTDATA, (void *)(uintptr_t)call);
-    }
     if (call->unix_socket != NULL) {
         (void)api->easy_setopt(h, CURLOPT_UNIX_SOCKET_PATH, call->unix_socket);
     }

@@ -46,8 +46,6 @@ struct trk_http_call {
     /* Streams the body instead of keeping it; return <0 to stop (the call then returns that code).
      * `status` is known. */
     int (*on_data)(void *ctx, int status, const char *bytes, size_t len, struct trk_err *err);
-    /* Told of each socket it opens; borrows the descriptor for the call. */
-    void (*on_socket)(void *ctx, int fd);
     void *ctx;
     const atomic_bool *cancel; /* asked about once a second; TRK_CANCELLED */
 };

@@ -1340,7 +1340,7 @@ def test_unusable_address_is_no_reason_to_fail(pub, lifecycle, job):
 @pytest.mark.parametrize(
     "env,text",
     [
-        ({"LIFECYCLE_URL": "ftp://lifecycle/"}, "LIFECYCLE_URL 'ftp://lifecycle/': must be http://host:port/path"),
+        ({"LIFECYCLE_URL": "https://lifecycle/"}, "LIFECYCLE_URL 'https://lifecycle/': must be http://host:port/path"),
         ({"FORWARD_TO_PROTOCOL": "https"}, "FORWARD_TO_PROTOCOL: 'https' is not supported"),
         ({"REQUEST_TRACING_HEADER": "X Y"}, "REQUEST_TRACING_HEADER: 'X Y' is not a header name"),
         ({"RACETRACK_PROFILE": ""}, "LIFECYCLE_AUTH_TOKEN is required"),

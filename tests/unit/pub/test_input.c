@@ -5,7 +5,7 @@
 #include <string.h>
 
 #include "libtrack/base/mem.h"
-#include "pub/config.h"
+#include "pub/link.h"
 #include "pub/text.h"
 #include "pub/token.h"
 
@@ -78,26 +78,40 @@ START_TEST(origin_is_told)
 END_TEST
 
 static const struct {
-    const char *url;
-    bool is_fine;
+    const char *url, *host, *port, *path, *header; /* host NULL: refused */
 } urls[] = {
-    {"http://127.0.0.1:7202/lifecycle", true},
-    {"https://lifecycle", true},
-    {"http://[::1]:7202/a/b//", true},
-    {"lifecycle:7202", false},
-    {"ftp://lifecycle/", false},
-    {"http:///x", false},
-    {"http://user@host/x", false},
-    {"http://host/x y", false},
-    {"http://host/x?y", false},
-    {"", false},
+    {"http://127.0.0.1:7202/lifecycle", "127.0.0.1", "7202", "/lifecycle", "127.0.0.1:7202"},
+    {"http://lifecycle", "lifecycle", "80", "", "lifecycle:80"},
+    {"http://[::1]:7202/a/b//", "::1", "7202", "/a/b", "[::1]:7202"},
+    {"http://[::1]/a", "::1", "80", "/a", "[::1]:80"},
+    {"https://lifecycle", NULL, NULL, NULL, NULL},
+    {"lifecycle:7202", NULL, NULL, NULL, NULL},
+    {"http:///x", NULL, NULL, NULL, NULL},
+    {"http://user@host/x", NULL, NULL, NULL, NULL},
+    {"http://host/x y", NULL, NULL, NULL, NULL},
+    {"http://host/x?y", NULL, NULL, NULL, NULL},
+    {"http://host:x/", NULL, NULL, NULL, NULL},
+    {"http://host:123456/", NULL, NULL, NULL, NULL},
+    {"http://[::1", NULL, NULL, NULL, NULL},
+    {"http://[::1]x", NULL, NULL, NULL, NULL},
+    {"http://host:", NULL, NULL, NULL, NULL},
+    {"", NULL, NULL, NULL, NULL},
 };
 
-START_TEST(url_is_checked)
+START_TEST(url_is_taken_apart)
 {
     struct trk_err err = {0};
-    int n = pub_config_check_url(urls[_i].url, &err);
-    ck_assert_int_eq(n, urls[_i].is_fine ? 0 : TRK_INVALID);
+    struct pub_link link;
+    int n = pub_link_init(&link, urls[_i].url, "token", &err);
+    if (urls[_i].host == NULL) {
+        ck_assert_int_eq(n, TRK_INVALID);
+        return;
+    }
+    ck_assert_int_eq(n, 0);
+    ck_assert_str_eq(link.host, urls[_i].host);
+    ck_assert_str_eq(link.port, urls[_i].port);
+    ck_assert_str_eq(link.path, urls[_i].path);
+    ck_assert_str_eq(link.header, urls[_i].header);
 }
 END_TEST
 
@@ -128,7 +142,7 @@ int main(void)
     TCase *tc = tcase_create("input");
     tcase_add_loop_test(tc, token_is_found, 0, TRK_COUNT(tokens));
     tcase_add_loop_test(tc, origin_is_told, 0, TRK_COUNT(origins));
-    tcase_add_loop_test(tc, url_is_checked, 0, TRK_COUNT(urls));
+    tcase_add_loop_test(tc, url_is_taken_apart, 0, TRK_COUNT(urls));
     tcase_add_test(tc, text_is_escaped_and_bounded);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
