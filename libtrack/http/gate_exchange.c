@@ -35,8 +35,7 @@ static bool is_passed_on(const struct trk_h1_request *r, const struct trk_h1_hea
     }
 }
 
-/* The head as libmicrohttpd gets it: nothing in it that two parsers could read in two ways. */
-static char *put_head(char *at, const struct trk_h1_request *r)
+char *gate_put_head(char *at, const struct trk_h1_request *r)
 {
     at = put(at, r->method.at, r->method.len);
     at = put(at, " ", 1);
@@ -54,8 +53,7 @@ static char *put_head(char *at, const struct trk_h1_request *r)
     return put(at, "\r\n", 2);
 }
 
-/* What lies in c->in of the body, framed anew; NULL when it is malformed. */
-static char *put_body(struct gate_conn *c, char *at)
+char *gate_put_body(struct gate_conn *c, char *at)
 {
     size_t used = 0;
     if (c->up.body == TRK_H1_LENGTH) {
@@ -131,12 +129,12 @@ void gate_exchange_start(struct gate_conn *c)
     c->up = (struct gate_flow){
         .body = r->body, .left = r->content_length, .is_done = r->body == TRK_H1_NO_BODY};
     trk_h1_chunked_init(&c->up.chunked);
-    char *at = put_head(gate->text, r);
+    char *at = gate_put_head(gate->text, r);
     gate_consume(c, head_len);
     if (is_upload) { /* it may be answered at any time */
         gate_watch_pair(gate, c->pair, GATE_EVENTS);
     }
-    pass_on(c, put_body(c, at));
+    pass_on(c, gate_put_body(c, at));
 }
 
 /* More of the body. True when something went on. */
@@ -168,7 +166,7 @@ static bool pump_request(struct gate_conn *c)
             return false;
         }
     }
-    pass_on(c, put_body(c, c->gate->text));
+    pass_on(c, gate_put_body(c, c->gate->text));
     return true;
 }
 

@@ -172,6 +172,11 @@ void gate_conn_upload_over(struct gate_conn *c);
 void gate_exchange_start(struct gate_conn *c);
 /* True when something went on. */
 bool gate_exchange_step(struct gate_conn *c);
+/* The head as libmicrohttpd gets it, with nothing in it that two parsers could read in two ways,
+ * and what lies in c->in of the body (dropped there), framed anew; NULL when it is malformed.
+ * Return the end of what they wrote. */
+char *gate_put_head(char *at, const struct trk_h1_request *r);
+char *gate_put_body(struct gate_conn *c, char *at);
 /* 0: none. */
 int64_t gate_exchange_deadline(const struct gate_conn *c);
 
