@@ -70,17 +70,19 @@ static int reply_decision(struct trk_request *req, const struct job *job,
     return api_reply_dto(req, &api_decision_dto, &d);
 }
 
-static int refuse_call(struct trk_request *req, const struct subject *caller, const struct job *job,
-                       const char *path, struct trk_err *err)
+/* In the words of the question: a refusal does not tell which version an alias means. */
+static int refuse_call(struct trk_request *req, const struct subject *caller, const char *path,
+                       struct trk_err *err)
 {
+    const char *name = trk_req_param(req, "name");
+    const char *version = trk_req_param(req, "version");
     if (!api_lifecycle(req)->config->auth_debug) {
-        return trk_err_set(err, TRK_FORBIDDEN, "no permission to call %s %s", job->name,
-                           job->version);
+        return trk_err_set(err, TRK_FORBIDDEN, "no permission to call %s %s", name, version);
     }
     char who[600];
     (void)subject_describe(caller, who, sizeof(who));
     return trk_err_set(err, TRK_FORBIDDEN, "no permission: %s lacks the scope call_job on %s %s %s",
-                       who, job->name, job->version, path);
+                       who, name, version, path);
 }
 
 static int ask(struct trk_request *req, struct trk_pg *conn, const struct trk_token *claims,
@@ -93,19 +95,6 @@ static int ask(struct trk_request *req, struct trk_pg *conn, const struct trk_to
                ? trk_err_set(err, TRK_UNAVAILABLE,
                              "Racetrack is in maintenance mode; try again when it is over")
                : code;
-}
-
-/* Who may not call the family does not learn which jobs there are. */
-static int refuse_missing(struct trk_request *req, const struct subject *caller,
-                          const struct call_question *q, struct trk_err *err)
-{
-    const struct job asked = {.name = trk_req_param(req, "name"),
-                              .version = trk_req_param(req, "version")};
-    if (!subject_can(caller, SCOPE_CALL_JOB, asked.name, NULL, NULL)) {
-        return refuse_call(req, caller, &asked, "", err);
-    }
-    *err = q->job_err;
-    return err->code;
 }
 
 static int get_can_call(struct trk_request *req, struct trk_err *err)
@@ -141,11 +130,15 @@ static int get_can_call(struct trk_request *req, struct trk_err *err)
         return code;
     }
     if (q.job == NULL) {
-        return refuse_missing(req, caller, &q, err);
+        /* Who may not call the family does not learn which jobs there are. */
+        *err = q.job_err;
+        return subject_can(caller, SCOPE_CALL_JOB, trk_req_param(req, "name"), NULL, NULL)
+                   ? err->code
+                   : refuse_call(req, caller, path, err);
     }
     bool any_path = subject_can(caller, SCOPE_CALL_JOB, q.job->name, q.job->version, NULL);
     if (!any_path && !subject_can(caller, SCOPE_CALL_JOB, q.job->name, q.job->version, path)) {
-        return refuse_call(req, caller, q.job, path, err);
+        return refuse_call(req, caller, path, err);
     }
     return reply_decision(req, q.job, caller, any_path);
 }
@@ -167,15 +160,17 @@ static int answer_allowed(struct trk_request *req, const char *endpoint, struct 
     if (code == 0) {
         code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
     }
-    if (code < 0) {
-        return code;
+    bool is_allowed = code == 0 && subject_can(who, scope, job->name, job->version, endpoint);
+    /* Of a job that is not there hears who would be allowed, had it one. */
+    bool is_refused = code == 0
+                          ? !is_allowed
+                          : code == TRK_NOT_FOUND && !subject_can(who, scope, name, NULL, NULL);
+    if (is_refused) {
+        return trk_err_set(err, TRK_FORBIDDEN,
+                           "no permission to do this operation: %s on %s %s%s%s", scope, name,
+                           version, endpoint != NULL ? " " : "", endpoint != NULL ? endpoint : "");
     }
-    if (!subject_can(who, scope, job->name, job->version, endpoint)) {
-        return trk_err_set(
-            err, TRK_FORBIDDEN, "no permission to do this operation: %s on %s %s%s%s", scope,
-            job->name, job->version, endpoint != NULL ? " " : "", endpoint != NULL ? endpoint : "");
-    }
-    return trk_reply_empty(req, 202);
+    return is_allowed ? trk_reply_empty(req, 202) : code;
 }
 
 static int get_allowed(struct trk_request *req, struct trk_err *err)

@@ -180,29 +180,29 @@ static int check_scope(const struct subject *subject, const char *scope, struct 
                                                  : no_permission(subject, scope, "any job", err);
 }
 
+/* Who may not do it does not learn which jobs there are, nor what an alias means. */
 static int check_job(struct trk_request *req, struct trk_pg *conn, struct api_caller *caller,
                      const char *scope, struct trk_err *err)
 {
     const char *name = trk_req_param(req, "name");
     const char *version = trk_req_param(req, "version");
+    const char *meant = version; /* NULL: there is none, the family decides */
+    int code = 0;
     if (trk_version_is_alias(version)) {
         struct job *job;
-        int code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
-        if (code < 0) {
-            /* Who may not see the family does not learn what is in it. */
-            return code == TRK_NOT_FOUND && !subject_can(caller->subject, scope, name, NULL, NULL)
-                       ? no_permission(caller->subject, scope, name, err)
-                       : code;
-        }
-        version = job->version;
+        code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
+        meant = code == 0 ? job->version : NULL;
     }
-    if (!subject_can(caller->subject, scope, name, version, NULL)) {
+    if (code < 0 && code != TRK_NOT_FOUND) {
+        return code;
+    }
+    if (!subject_can(caller->subject, scope, name, meant, NULL)) {
         char on[600];
         (void)snprintf(on, sizeof(on), "%s %s", name, version);
         return no_permission(caller->subject, scope, on, err);
     }
-    caller->job_version = version;
-    return 0;
+    caller->job_version = meant;
+    return code;
 }
 
 static int check_access(struct trk_request *req, struct trk_pg *conn, struct api_caller *caller,

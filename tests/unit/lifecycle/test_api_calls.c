@@ -4,6 +4,7 @@
 #include <talloc.h>
 
 #include "libtrack/base/clock.h"
+#include "libtrack/base/mem.h"
 #include "libtrack/data/json.h"
 #include "lifecycle/domain/permission.h"
 #include "lifecycle/domain/status.h"
@@ -62,6 +63,33 @@ START_TEST(calls_are_decided_by_token_job_and_path)
     expect_no_call("nobody/latest/api/v1/perform", all, 403); /* as of a job that is there */
     expect_no_call("nobody/latest/health", NULL, 401);
     expect_no_call("callee/latest/api/v1/perform", internal_token(NULL), 403);
+}
+END_TEST
+
+START_TEST(a_refusal_does_not_tell_what_there_is)
+{
+    const char *subject;
+    new_job("hidden", "1.1.0", JOB_RUNNING);
+    const char *token = new_esc("stranger", &subject);
+    static const struct {
+        const char *before, *after;
+    } questions[] = {
+        {"/api/v1/auth/can-call-job/", "/latest/x"},
+        {"/api/v1/auth/can-call-job/", "/2.2.2/x"},
+        {"/api/v1/auth/allowed/job/", "/latest/scope/read_job"},
+        {"/api/v1/auth/allowed/job_endpoint/", "/1.x/scope/call_job/endpoint/x"},
+        {"/api/v1/job/", "/latest"},
+        {"/api/v1/job/", "/2.2.2"},
+    };
+    static const char *const names[] = {"hidden", "absent"};
+    for (size_t i = 0; i < 2 * TRK_COUNT(questions); i++) {
+        const char *path = talloc_asprintf(api.mem, "%s%s%s", questions[i / 2].before, names[i % 2],
+                                           questions[i / 2].after);
+        struct answer a = call("GET", path, token, NULL);
+        ck_assert_msg(a.status == 403, "%s: %d %s", path, a.status, a.text);
+        ck_assert_msg(strstr(a.text, "1.1.0") == NULL, "%s: %s", path, a.text);
+        json_decref(a.body);
+    }
 }
 END_TEST
 
@@ -218,6 +246,7 @@ END_TEST
 static void add_tests(TCase *tcase)
 {
     tcase_add_test(tcase, calls_are_decided_by_token_job_and_path);
+    tcase_add_test(tcase, a_refusal_does_not_tell_what_there_is);
     tcase_add_test(tcase, public_endpoints_open_what_they_name);
     tcase_add_test(tcase, public_endpoints_are_opened_and_closed_by_administrators);
     tcase_add_test(tcase, a_revoked_or_expired_token_is_refused_at_once);
