@@ -1,16 +1,21 @@
 #include "lifecycle/deploy/context.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdatomic.h>
+#include <sys/file.h>
 
 #include "libtrack/base/file.h"
+#include "libtrack/base/log.h"
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/manifest/secret_files.h"
 #include "libtrack/oci/oci.h"
 
-#define PACK_LEVEL 6
+#define PACK_LEVEL     6
+#define CONTEXT_PREFIX "context-"
 
 /* Bytes of all contexts of this process. */
 static atomic_llong spooled;
@@ -45,7 +50,7 @@ static int nameless_file(const char *folder, int *ret, struct trk_err *err)
 {
     int fd = open(folder, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
     if (fd < 0) { /* a file system without O_TMPFILE */
-        trk_autofree char *path = trk_xasprintf("%s/context-XXXXXX", folder);
+        trk_autofree char *path = trk_xasprintf("%s/" CONTEXT_PREFIX "XXXXXX", folder);
         fd = mkostemp(path, O_CLOEXEC);
         if (fd < 0) {
             return trk_err_errno(err, errno, "making a file in %s", folder);
@@ -179,7 +184,7 @@ static int take_out(struct context *context, const char *into, const char *folde
 {
     static const struct trk_unpack_limits limits = {0};
     trk_autoclose int dirfd = open(into, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dirfd < 0 || lseek(context->fd, 0, SEEK_SET) < 0) {
+    if (dirfd < 0 || flock(dirfd, LOCK_EX) < 0 || lseek(context->fd, 0, SEEK_SET) < 0) {
         return trk_err_errno(err, errno, "opening %s", into);
     }
     int rc = trk_unpack(NULL, 0, context->fd, dirfd, NULL, &limits, err);
@@ -205,15 +210,42 @@ int context_take_out_secrets(struct context *context, const char *state_dir, con
     if (rc < 0) {
         return rc;
     }
-    trk_autofree char *into = trk_xasprintf("%s/context-XXXXXX", folder);
+    trk_autofree char *into = trk_xasprintf("%s/" CONTEXT_PREFIX "XXXXXX", folder);
     if (mkdtemp(into) == NULL) {
         return trk_err_errno(err, errno, "making a folder in %s", folder);
     }
+    /* one at a time: unpacked it may have 2 GiB, which is not what uploads are limited to */
+    static pthread_mutex_t one = PTHREAD_MUTEX_INITIALIZER;
+    (void)pthread_mutex_lock(&one);
     rc = take_out(context, into, folder, manifest, secret_vars, warnings, err);
     struct trk_err ignored = {0};
     int removed = trk_rm_rf(into, &ignored);
+    (void)pthread_mutex_unlock(&one);
     if (rc == 0 && removed < 0) { /* it holds the secrets */
         rc = trk_err_set(err, TRK_INTERNAL, "%s", ignored.text);
     }
     return rc < 0 ? trk_err_wrap(err, "build_context") : 0;
+}
+
+void context_sweep(const char *state_dir)
+{
+    trk_autofree char *folder = trk_xasprintf("%s/tmp", state_dir);
+    DIR *dir = opendir(folder);
+    for (struct dirent *e; dir != NULL && (e = readdir(dir)) != NULL;) {
+        struct trk_err err = {0};
+        trk_autoclose int fd = -1;
+        if (strncmp(e->d_name, CONTEXT_PREFIX, strlen(CONTEXT_PREFIX)) != 0) {
+            continue;
+        }
+        fd = openat(dirfd(dir), e->d_name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0) {
+            trk_autofree char *path = trk_xasprintf("%s/%s", folder, e->d_name);
+            if (trk_rm_rf(path, &err) < 0) {
+                trk_log_warn("what an upload left behind remains", "error", err.text, NULL);
+            }
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
 }

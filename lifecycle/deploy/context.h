@@ -38,4 +38,8 @@ int context_take_out_secrets(struct context *context, const char *state_dir, con
                              const json_t *secret_vars, struct trk_buf *warnings,
                              struct trk_err *err) TRK_MUST_CHECK;
 
+/* Removes what a killed lifecycle left unpacked (secrets may be in it); what another one is at
+ * stays. */
+void context_sweep(const char *state_dir);
+
 #endif

@@ -10,6 +10,7 @@
 #include "libtrack/base/mem.h"
 #include "libtrack/base/str.h"
 #include "libtrack/manifest/manifest.h"
+#include "lifecycle/deploy/context.h"
 #include "lifecycle/deploy/deploy.h"
 #include "lifecycle/deploy/work.h"
 #include "lifecycle/domain/status.h"
@@ -497,6 +498,7 @@ int deploy_start(struct lifecycle *lc, struct trk_err *err)
     q->deployed = trk_metrics_counter(lc->metrics, "deployed_job_total",
                                       "Deployments that succeeded", NULL);
     init_conditions(q);
+    context_sweep(lc->config->state_dir);
     q->target_instances = infra_instances(&lc->targets);
     int rc = adopt_rows(lc, err);
     rc = rc == 0 ? instances_enter(lc, &q->instance_fd, err) : rc;

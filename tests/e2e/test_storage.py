@@ -42,7 +42,7 @@ def post_context(platform, name, encoded):
     connection.send(encoded)
     connection.send(b'"}')
     answer = connection.getresponse()
-    return answer.status, json.loads(answer.read())
+    return answer.status, {**json.loads(answer.read()), "Retry-After": answer.headers["Retry-After"]}
 
 
 @pytest.fixture
@@ -107,7 +107,7 @@ def test_more_uploads_than_the_disk_is_given_are_told_to_come_again(own_platform
     platform.up("postgres", "image_builder")
     platform.up("lifecycle", env={"CONFIG_FILE": config})
     status, answer = post_context(platform, "big", base64.b64encode(os.urandom(2 * MIB)))
-    assert status == 503 and "too many" in str(answer), answer
+    assert status == 503 and answer["Retry-After"] == "1" and "too many" in answer["error"], answer
     assert post_context(platform, "small", base64.b64encode(os.urandom(1000)))[0] == 200
 
 

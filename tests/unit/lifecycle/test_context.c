@@ -1,6 +1,7 @@
 /* Build contexts that come in: none of the manifest's secrets stays in one. */
 #include <check.h>
 #include <fcntl.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 
 #include "libtrack/base/file.h"
@@ -144,6 +145,24 @@ START_TEST(a_context_without_them_is_not_touched)
 }
 END_TEST
 
+START_TEST(what_a_killed_process_left_is_swept)
+{
+    trk_autofree char *left = trk_xasprintf("%s/tmp/context-left/conf", state);
+    trk_autofree char *used = trk_xasprintf("%s/tmp/context-used", state);
+    trk_autofree char *other = trk_xasprintf("%s/tmp/other", state);
+    ck_assert_int_eq(trk_mkdir_p(left, 0755, &err), 0);
+    ck_assert_int_eq(trk_mkdir_p(used, 0755, &err), 0);
+    ck_assert_int_eq(trk_mkdir_p(other, 0755, &err), 0);
+    trk_autoclose int fd = open(used, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    ck_assert_int_eq(flock(fd, LOCK_EX), 0);
+    context_sweep(state);
+    ck_assert(trk_path_exists(used) && trk_path_exists(other) && !trk_path_exists(left));
+    ck_assert_int_eq(rmdir(used), 0);
+    ck_assert_int_eq(rmdir(other), 0);
+    assert_no_folder_is_left();
+}
+END_TEST
+
 START_TEST(all_contexts_together_have_a_limit)
 {
     struct context first = make();
@@ -168,6 +187,7 @@ int main(void)
     tcase_add_test(tc, the_target_of_a_named_link_is_taken_out);
     tcase_add_test(tc, secrets_that_came_in_the_clear_only_are_refused);
     tcase_add_loop_test(tc, a_context_without_them_is_not_touched, 0, 5);
+    tcase_add_test(tc, what_a_killed_process_left_is_swept);
     tcase_add_test(tc, all_contexts_together_have_a_limit);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
