@@ -90,7 +90,7 @@ static const struct trk_config_entry entries[] = {
         "size of such a job's /tmp, and of its /dev/shm; they are memory of the job, and half of "
         "its memory_max at most"),
     QUANTITY("process_disk_max", process_disk_max, "2Gi",
-             "what such a job may have in its project folder; when it is more the job is started "
+             "what such a job may add to its project folder; when it is more the job is started "
              "anew, with the folder as it was deployed"),
     QUANTITY("process_log_rate", process_log_rate, "1Mi",
              "bytes of output a second of such a job; it waits when it says more for long"),

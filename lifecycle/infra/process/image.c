@@ -201,13 +201,18 @@ static int read_config(struct fetch *f, const struct trk_oci_descriptor *config,
 }
 
 static int fetch_code(struct fetch *f, const struct trk_oci_descriptor *layer, const char *id,
-                      struct trk_err *err)
+                      json_t *doc, struct trk_err *err)
 {
+    struct trk_tree_usage usage = {0};
     trk_autofree char *dir = workload_path(f->p, id, NULL);
     trk_autofree char *code = workload_path(f->p, id, "src/job");
     if (unpack_layer(f, layer, dir, err) < 0 || trk_mkdir_p(code, 0755, err) < 0) {
         return err->code;
     }
+    if (trk_tree_measure(code, &usage, err) < 0) {
+        return err->code;
+    }
+    workload_set_int(doc, "code_bytes", (int64_t)usage.bytes);
     /* The code belongs to the job's user: it may write where it stands, as in a container. */
     return f->p->change_user ? trk_tree_chown(code, f->p->uid, f->p->gid, err) : 0;
 }
@@ -236,7 +241,7 @@ static int fetch_layers(struct fetch *f, const struct infra_generation_spec *spe
                 return err->code;
             }
         } else if (strcmp(layer->role, "code") == 0) {
-            if (fetch_code(f, layer, spec->generation_id, err) < 0) {
+            if (fetch_code(f, layer, spec->generation_id, doc, err) < 0) {
                 return err->code;
             }
             has_code = true;

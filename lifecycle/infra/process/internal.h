@@ -4,8 +4,8 @@
  * A workload document (workload.json): generation_id, job_name, job_version, image_name,
  * image_digest, state, pid, start_ticks, boot_id, address, port, sandbox, restarts, failures,
  * reason, next_start_ms, started_ms, kill_at_ms, argv, packages, env (sealed), memory_max_bytes,
- * cpu_max_milli, network, is_full,
- * oom_kills, oom_ms.
+ * cpu_max_milli, network, code_bytes,
+ * is_full, oom_kills, oom_ms.
  */
 #ifndef LIFECYCLE_INFRA_PROCESS_INTERNAL_H
 #define LIFECYCLE_INFRA_PROCESS_INTERNAL_H

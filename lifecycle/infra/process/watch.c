@@ -31,7 +31,8 @@ enum {
     FLOOD_MS = 50, /* until the next look at a log that grows so fast */
     COLLECT_MS = 600000,
     DISK_LOOK_NS = 10000000, /* of looking into folders at once */
-    DISK_LEFT_PART = 20,     /* less than so much of the disk is left */
+    DISK_URGENT_NS = 500000000,
+    DISK_LEFT_PART = 20, /* less than so much of the disk is left */
 };
 
 /* 128+n or n, as bubblewrap wrote it down; -1 when it did not. */
@@ -75,10 +76,11 @@ static void describe_exit(const struct process_target *p, const char *id, const 
                           struct trk_buf *buf)
 {
     if (json_is_true(json_object_get(doc, "is_full"))) {
-        (void)trk_buf_addf(buf,
-                           "its project folder holds more than %s (process_disk_max): started "
-                           "anew with the folder as it was deployed",
-                           trk_size_text((uint64_t)p->limits.disk_bytes).text);
+        (void)trk_buf_addf(
+            buf,
+            "its project folder has grown by more than %s (process_disk_max): started "
+            "anew with the folder as it was deployed",
+            trk_size_text((uint64_t)p->limits.disk_bytes).text);
         return;
     }
     int code = strcmp(workload_text(doc, "sandbox"), "bwrap") == 0 ? sandbox_exit_code(p, id)
@@ -226,19 +228,21 @@ static void bound_disk(struct process_target *p, const char *id)
     trk_autofree char *code = workload_path(p, id, "src/job");
     struct trk_tree_usage usage = {0};
     int rc = trk_tree_measure(code, &usage, NULL);
-    if (rc == TRK_UNAVAILABLE || (rc == 0 && usage.bytes <= (uint64_t)p->limits.disk_bytes)) {
+    int64_t most = p->limits.disk_bytes;
+    if (rc == TRK_UNAVAILABLE || (rc == 0 && (int64_t)usage.bytes <= most)) {
         return;
     }
     trk_autoclose int lock = -1;
     json_auto_t *doc = NULL;
-    if (workload_lock_known(p, id, &lock, &doc, NULL) == 0 && workload_is(doc, STATE_RUNNING)) {
+    if (workload_lock_known(p, id, &lock, &doc, NULL) == 0 && workload_is(doc, STATE_RUNNING) &&
+        (rc < 0 || (int64_t)usage.bytes > most + workload_int(doc, "code_bytes"))) {
         (void)json_object_set_new(doc, "is_full", json_true());
         process_note_exit(p, id, doc);
     }
 }
 
-/* A few folders a turn, so that large ones take little of the watcher's time; all of them when the
- * disk is nearly full. */
+/* A few folders a turn, so that large ones take little of the watcher's time; more of them when
+ * the disk is nearly full. */
 static void bound_disks(struct process_target *p, char (*ids)[40], size_t count, size_t *next)
 {
     struct statvfs fs;
@@ -247,7 +251,7 @@ static void bound_disks(struct process_target *p, char (*ids)[40], size_t count,
     for (size_t i = 0; i < count && p->is_sandboxed && p->limits.disk_bytes > 0; i++) {
         bound_disk(p, ids[*next % count]);
         *next = (*next + 1) % count;
-        if (!is_urgent && trk_now_ns() - began_ns > DISK_LOOK_NS) {
+        if (trk_now_ns() - began_ns > (is_urgent ? DISK_URGENT_NS : DISK_LOOK_NS)) {
             break;
         }
     }
