@@ -37,8 +37,8 @@ static int add_tokens(struct trk_pg *conn, const struct admin *admin, const char
                            admin->lc->auth_key, &token, err);
     }
     /* Both strings of the public token: of the early guide and of the original's last version. */
-    int code = token_store_put(conn, subject_id, TRK_DEV_ADMIN_TOKEN, err);
-    return code < 0 ? code : token_store_put(conn, subject_id, TRK_DEV_ADMIN_TOKEN_EARLY, err);
+    int rc = token_store_put(conn, subject_id, TRK_DEV_ADMIN_TOKEN, err);
+    return rc < 0 ? rc : token_store_put(conn, subject_id, TRK_DEV_ADMIN_TOKEN_EARLY, err);
 }
 
 static int make_admin(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -46,29 +46,29 @@ static int make_admin(struct trk_pg *conn, void *ctx, struct trk_err *err)
     struct admin *admin = ctx;
     admin->was_made = false;
     /* Two services that start on a new database at once: one makes it. */
-    int code = user_store_lock(conn, err);
+    int rc = user_store_lock(conn, err);
     bool empty = false;
-    if (code == 0) {
-        code = user_store_is_empty(conn, &empty, err);
+    if (rc == 0) {
+        rc = user_store_is_empty(conn, &empty, err);
     }
-    if (code < 0 || !empty) {
-        return code;
+    if (rc < 0 || !empty) {
+        return rc;
     }
     const char *subject_id;
-    code = user_store_create(conn, admin->mem, TRK_DEV_ADMIN_USER, admin->hash, true, true,
-                             &subject_id, err);
-    if (code == 0) {
-        code = permission_store_grant(conn, subject_id, SCOPE_FULL_ACCESS, NULL, NULL, NULL, err);
+    rc = user_store_create(conn, admin->mem, TRK_DEV_ADMIN_USER, admin->hash, true, true,
+                           &subject_id, err);
+    if (rc == 0) {
+        rc = permission_store_grant(conn, subject_id, SCOPE_FULL_ACCESS, NULL, NULL, NULL, err);
     }
-    if (code == 0) {
-        code = add_tokens(conn, admin, subject_id, err);
+    if (rc == 0) {
+        rc = add_tokens(conn, admin, subject_id, err);
     }
     /* Before commit: a password that nobody can read would lock everybody out. */
-    if (code == 0 && admin->path != NULL) {
-        code = trk_file_write(admin->path, admin->password, strlen(admin->password), 0600, err);
+    if (rc == 0 && admin->path != NULL) {
+        rc = trk_file_write(admin->path, admin->password, strlen(admin->password), 0600, err);
     }
-    admin->was_made = code == 0;
-    return code;
+    admin->was_made = rc == 0;
+    return rc;
 }
 
 /* Has it users? What rows of older versions lack is filled on the way. */
@@ -76,25 +76,25 @@ static int look_at_database(const struct lifecycle *lc, bool *ret, struct trk_er
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     bool empty;
-    int code = trk_pg_acquire(lc->pool, &conn, err);
-    if (code == 0) {
-        code = user_store_is_empty(conn, &empty, err);
+    int rc = trk_pg_acquire(lc->pool, &conn, err);
+    if (rc == 0) {
+        rc = user_store_is_empty(conn, &empty, err);
     }
-    if (code == 0) {
-        code = job_store_complete(conn, err);
+    if (rc == 0) {
+        rc = job_store_complete(conn, err);
     }
-    if (code == 0) {
+    if (rc == 0) {
         *ret = !empty;
     }
-    return code;
+    return rc;
 }
 
 int bootstrap_run(struct lifecycle *lc, struct trk_err *err)
 {
     bool done = false;
-    int code = look_at_database(lc, &done, err);
-    if (code < 0 || done) {
-        return code;
+    int rc = look_at_database(lc, &done, err);
+    if (rc < 0 || done) {
+        return rc;
     }
     struct admin admin = {.lc = lc, .mem = talloc_new(NULL)};
     if (trk_profile_is_dev(lc->config->profile)) {
@@ -103,20 +103,20 @@ int bootstrap_run(struct lifecycle *lc, struct trk_err *err)
         trk_random_hex(admin.password, PASSWORD_BYTES);
         admin.path = talloc_asprintf(admin.mem, "%s/admin-password", lc->config->state_dir);
     }
-    code = trk_password_hash(admin.password, admin.hash, err);
-    if (code == 0 && admin.path != NULL) {
+    rc = trk_password_hash(admin.password, admin.hash, err);
+    if (rc == 0 && admin.path != NULL) {
         (void)strncat(admin.password, "\n", 2);
-        code = trk_mkdir_p(lc->config->state_dir, 0755, err);
+        rc = trk_mkdir_p(lc->config->state_dir, 0755, err);
     }
-    if (code == 0) {
-        code = trk_pg_transaction(lc->pool, make_admin, &admin, err);
+    if (rc == 0) {
+        rc = trk_pg_transaction(lc->pool, make_admin, &admin, err);
     }
-    if (code == 0 && admin.was_made && admin.path != NULL) {
+    if (rc == 0 && admin.was_made && admin.path != NULL) {
         trk_log_info("made user admin; its password is in a file", "path", admin.path, NULL);
-    } else if (code == 0 && admin.was_made) {
+    } else if (rc == 0 && admin.was_made) {
         trk_log_warn("made user admin with the public development password and tokens", NULL);
     }
     explicit_bzero(admin.password, sizeof(admin.password));
     talloc_free(admin.mem);
-    return code;
+    return rc;
 }

@@ -25,21 +25,20 @@ static int look(struct trk_pg *conn, const struct trk_migration *migrations, siz
                 size_t *ret_missing, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *table = NULL;
-    int code = trk_pg_query(conn, &table, err,
-                            "select to_regclass('registry_migration') is not null as found", "");
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &table, err,
+                          "select to_regclass('registry_migration') is not null as found", "");
+    if (rc < 0) {
+        return rc;
     }
     if (!has_table(table)) {
         *ret_missing = 0;
         return 0;
     }
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    code = trk_pg_query(conn, &res, err,
-                        "select number, name, checksum from registry_migration order by number",
-                        "");
-    if (code < 0) {
-        return code;
+    rc = trk_pg_query(conn, &res, err,
+                      "select number, name, checksum from registry_migration order by number", "");
+    if (rc < 0) {
+        return rc;
     }
     size_t applied = (size_t)trk_pg_rows(res);
     for (size_t i = 0; i < applied && i < count; i++) {
@@ -67,28 +66,28 @@ static int prepare(struct trk_pg *conn, struct trk_err *err)
 {
     /* Its own limit: a long migration of another instance is worth waiting for. */
     conn->timeout_ms = 0;
-    int code = pg_exec(conn, "set local statement_timeout = 0", err);
-    if (code == 0) {
-        code = pg_exec(conn,
-                       "select pg_advisory_xact_lock(hashtextextended('racetrack migrations ' || "
-                       "current_setting('search_path'), 0))",
-                       err);
+    int rc = pg_exec(conn, "set local statement_timeout = 0", err);
+    if (rc == 0) {
+        rc = pg_exec(conn,
+                     "select pg_advisory_xact_lock(hashtextextended('racetrack migrations ' || "
+                     "current_setting('search_path'), 0))",
+                     err);
     }
     const char *schema = pg_pool_schema(conn->pool);
-    if (code == 0 && schema != NULL) {
+    if (rc == 0 && schema != NULL) {
         char *quoted = PQescapeIdentifier(conn->link, schema, strlen(schema));
         trk_autofree char *sql = trk_xasprintf("create schema if not exists %s", quoted);
         PQfreemem(quoted);
-        code = pg_exec(conn, sql, err);
+        rc = pg_exec(conn, sql, err);
     }
-    if (code == 0) {
-        code = pg_exec(conn,
-                       "create table if not exists registry_migration (number integer primary key, "
-                       "name text not null, checksum text not null, "
-                       "apply_time timestamptz not null default now())",
-                       err);
+    if (rc == 0) {
+        rc = pg_exec(conn,
+                     "create table if not exists registry_migration (number integer primary key, "
+                     "name text not null, checksum text not null, "
+                     "apply_time timestamptz not null default now())",
+                     err);
     }
-    return code;
+    return rc;
 }
 
 static int apply_next(struct trk_pg *conn, void *ctx, struct trk_err *err)
@@ -96,30 +95,30 @@ static int apply_next(struct trk_pg *conn, void *ctx, struct trk_err *err)
     struct step *step = ctx;
     step->applied = false;
     size_t missing;
-    int code = prepare(conn, err);
-    if (code == 0) {
-        code = look(conn, step->migrations, step->count, &missing, err);
+    int rc = prepare(conn, err);
+    if (rc == 0) {
+        rc = look(conn, step->migrations, step->count, &missing, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     step->done = missing == step->count;
     if (step->done) {
         return 0;
     }
     const struct trk_migration *m = &step->migrations[missing];
-    code = pg_exec(conn, m->sql, err);
-    if (code < 0) {
+    rc = pg_exec(conn, m->sql, err);
+    if (rc < 0) {
         return trk_err_wrap(err, "migration %s.sql", m->name);
     }
     char digest[TRK_DIGEST_SIZE];
     trk_digest(m->sql, strlen(m->sql), digest);
-    code = trk_pg_query(conn, NULL, err,
-                        "insert into registry_migration (number, name, checksum) values ($1, $2, "
-                        "$3)",
-                        "iss", (int64_t)m->number, m->name, digest);
-    step->applied = code == 0;
-    return code;
+    rc = trk_pg_query(conn, NULL, err,
+                      "insert into registry_migration (number, name, checksum) values ($1, $2, "
+                      "$3)",
+                      "iss", (int64_t)m->number, m->name, digest);
+    step->applied = rc == 0;
+    return rc;
 }
 
 int trk_pg_migrate(struct trk_pg_pool *pool, const struct trk_migration *migrations, size_t count,
@@ -131,19 +130,19 @@ int trk_pg_migrate(struct trk_pg_pool *pool, const struct trk_migration *migrati
         /* The usual case at start, without the lock: everything is there. */
         trk_pg_auto struct trk_pg *conn = NULL;
         size_t missing;
-        int code = trk_pg_acquire(pool, &conn, err);
-        if (code == 0) {
-            code = look(conn, migrations, count, &missing, err);
+        int rc = trk_pg_acquire(pool, &conn, err);
+        if (rc == 0) {
+            rc = look(conn, migrations, count, &missing, err);
         }
-        if (code < 0) {
-            return code;
+        if (rc < 0) {
+            return rc;
         }
         step.done = missing == count;
     }
     while (!step.done) {
-        int code = trk_pg_transaction(pool, apply_next, &step, err);
-        if (code < 0) {
-            return code;
+        int rc = trk_pg_transaction(pool, apply_next, &step, err);
+        if (rc < 0) {
+            return rc;
         }
         applied += step.applied;
     }

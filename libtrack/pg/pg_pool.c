@@ -195,18 +195,18 @@ static int open_connection(struct trk_pg_pool *pool, struct trk_pg **ret, struct
 {
     PGconn *link;
     char detail[512] = "";
-    int code = pg_link_open(&pool->options, pool->options.connect_timeout_ms, &link, detail,
-                            sizeof(detail), err);
+    int rc = pg_link_open(&pool->options, pool->options.connect_timeout_ms, &link, detail,
+                          sizeof(detail), err);
     (void)pthread_mutex_lock(&pool->lock);
-    if (code < 0) {
+    if (rc < 0) {
         pool->failed++;
     } else {
         pool->opened++;
     }
     (void)pthread_mutex_unlock(&pool->lock);
-    pg_pool_note(pool, code == 0, detail);
-    if (code < 0) {
-        return code;
+    pg_pool_note(pool, rc == 0, detail);
+    if (rc < 0) {
+        return rc;
     }
     struct trk_pg *conn = trk_xcalloc(1, sizeof(*conn));
     conn->link = link;
@@ -276,10 +276,10 @@ static int acquire_within(struct trk_pg_pool *pool, int64_t timeout_ms, struct t
         conn = next_idle(pool);
     }
     if (conn == NULL) {
-        int code = open_connection(pool, &conn, err);
-        if (code < 0) {
+        int rc = open_connection(pool, &conn, err);
+        if (rc < 0) {
             give_place_back(pool);
-            return code;
+            return rc;
         }
     }
     conn->timeout_ms = pool->options.statement_timeout_ms + PG_ANSWER_MARGIN_MS;

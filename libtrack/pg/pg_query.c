@@ -85,10 +85,10 @@ static int finish(struct trk_pg *conn, int sent, struct trk_pg_result **ret, str
     PGresult *res = sent == 1
                         ? pg_link_await(conn->link, pg_pool_watch(conn->pool), conn->timeout_ms)
                         : NULL;
-    int code = check(conn, res, err);
-    if (code < 0) {
+    int rc = check(conn, res, err);
+    if (rc < 0) {
         PQclear(res);
-        return code;
+        return rc;
     }
     note_affected(conn, res);
     if (ret != NULL) {
@@ -167,11 +167,11 @@ static bool has_state(const struct trk_pg *conn, const char *state)
 static int prepare(struct trk_pg *conn, struct pg_statement *statement, const char *name,
                    const char *sql, struct trk_err *err)
 {
-    int code = finish(conn, PQsendPrepare(conn->link, name, sql, 0, NULL), NULL, err);
-    if (code == 0) {
+    int rc = finish(conn, PQsendPrepare(conn->link, name, sql, 0, NULL), NULL, err);
+    if (rc == 0) {
         pg_statement_note_prepared(statement);
     }
-    return code;
+    return rc;
 }
 
 /* The prepared statement is no more (a pooler), or its tables have changed (a migration). */
@@ -191,16 +191,16 @@ static int run(struct trk_pg *conn, const char *sql, const struct params *p,
         return run_plain(conn, sql, p, ret, err);
     }
     bool is_alone = PQtransactionStatus(conn->link) == PQTRANS_IDLE;
-    int code = pg_statement_is_prepared(s) ? 0 : prepare(conn, s, name, sql, err);
-    if (code == 0) {
-        code = finish(
+    int rc = pg_statement_is_prepared(s) ? 0 : prepare(conn, s, name, sql, err);
+    if (rc == 0) {
+        rc = finish(
             conn,
             PQsendQueryPrepared(conn->link, name, p->count, p->values, p->lengths, p->formats, 0),
             ret, err);
     }
     /* There already: prepared by another client of the pooler in between. */
-    if (code == 0 || !(is_stale(conn) || has_state(conn, PG_STATE_STATEMENT_EXISTS))) {
-        return code;
+    if (rc == 0 || !(is_stale(conn) || has_state(conn, PG_STATE_STATEMENT_EXISTS))) {
+        return rc;
     }
     if (!has_state(conn, PG_STATE_OTHER_COLUMNS)) {
         pg_pool_give_up_statements(conn->pool);
@@ -220,10 +220,10 @@ int trk_pg_query(struct trk_pg *conn, struct trk_pg_result **ret, struct trk_err
     p.count = 0;
     va_list args;
     va_start(args, types);
-    int code = collect(&p, types != NULL ? types : "", args, err);
+    int rc = collect(&p, types != NULL ? types : "", args, err);
     va_end(args);
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     return run(conn, sql, &p, ret, err);
 }
@@ -254,17 +254,17 @@ static int try_transaction(struct trk_pg *conn,
                            void *ctx, bool *ret_again, struct trk_err *err)
 {
     *ret_again = false;
-    int code = pg_exec(conn, "begin", err);
-    if (code < 0) {
+    int rc = pg_exec(conn, "begin", err);
+    if (rc < 0) {
         *ret_again = conn->broken; /* an idle connection that had died: nothing was done */
-        return code;
+        return rc;
     }
-    code = fn(conn, ctx, err);
-    if (code == 0) {
-        code = pg_exec(conn, "commit", err);
+    rc = fn(conn, ctx, err);
+    if (rc == 0) {
+        rc = pg_exec(conn, "commit", err);
     }
-    *ret_again = code < 0 && is_retryable(conn);
-    return code; /* what is open is rolled back when the connection is given back */
+    *ret_again = rc < 0 && is_retryable(conn);
+    return rc; /* what is open is rolled back when the connection is given back */
 }
 
 int trk_pg_transaction(struct trk_pg_pool *pool,
@@ -273,14 +273,14 @@ int trk_pg_transaction(struct trk_pg_pool *pool,
 {
     for (int attempt = 1;; attempt++) {
         trk_pg_auto struct trk_pg *conn = NULL;
-        int code = trk_pg_acquire(pool, &conn, err);
-        if (code < 0) {
-            return code;
+        int rc = trk_pg_acquire(pool, &conn, err);
+        if (rc < 0) {
+            return rc;
         }
         bool again;
-        code = try_transaction(conn, fn, ctx, &again, err);
-        if (code == 0 || !again || attempt == TRANSACTIONS) {
-            return code;
+        rc = try_transaction(conn, fn, ctx, &again, err);
+        if (rc == 0 || !again || attempt == TRANSACTIONS) {
+            return rc;
         }
         trk_sleep_ms(attempt * 5);
     }

@@ -58,13 +58,13 @@ static int reply_events(struct trk_request *req, struct audit_filter filter, str
     const struct subject *who = api_subject(req);
     struct audit_event shown[AUDIT_MAX];
     size_t shown_count = 0, count = LOOKED_AT;
-    int code = api_acquire(req, &conn, err);
+    int rc = api_acquire(req, &conn, err);
     filter.limit = LOOKED_AT;
-    while (code == 0 && count == LOOKED_AT && filter.offset < LOOK_AT_MAX &&
+    while (rc == 0 && count == LOOKED_AT && filter.offset < LOOK_AT_MAX &&
            shown_count < AUDIT_MAX) {
         struct audit_event *events;
-        code = audit_store_list(conn, trk_req_mem(req), &filter, &events, &count, err);
-        for (size_t i = 0; code == 0 && i < count && shown_count < AUDIT_MAX; i++) {
+        rc = audit_store_list(conn, trk_req_mem(req), &filter, &events, &count, err);
+        for (size_t i = 0; rc == 0 && i < count && shown_count < AUDIT_MAX; i++) {
             if (may_see(who, &events[i])) {
                 events[i].properties = shows_properties(who, &events[i]) ? events[i].properties
                                                                          : NULL;
@@ -73,7 +73,7 @@ static int reply_events(struct trk_request *req, struct audit_filter filter, str
         }
         filter.offset += LOOKED_AT;
     }
-    return code < 0 ? code : api_reply_dtos(req, &api_audit_event_dto, shown, shown_count);
+    return rc < 0 ? rc : api_reply_dtos(req, &api_audit_event_dto, shown, shown_count);
 }
 
 static int get_events(struct trk_request *req, struct trk_err *err)

@@ -89,12 +89,12 @@ static int ask(struct trk_request *req, struct trk_pg *conn, const struct trk_to
                struct call_question *ret, struct trk_err *err)
 {
     const char *token = claims->type != TRK_SUBJECT_INTERNAL ? api_token_text(req) : NULL;
-    int code = call_store_ask(conn, trk_req_mem(req), trk_req_param(req, "name"),
-                              trk_req_param(req, "version"), token, ret, err);
-    return code == 0 && ret->is_maintenance
+    int rc = call_store_ask(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                            trk_req_param(req, "version"), token, ret, err);
+    return rc == 0 && ret->is_maintenance
                ? trk_err_set(err, TRK_UNAVAILABLE,
                              "Racetrack is in maintenance mode; try again when it is over")
-               : code;
+               : rc;
 }
 
 static int get_can_call(struct trk_request *req, struct trk_err *err)
@@ -104,15 +104,15 @@ static int get_can_call(struct trk_request *req, struct trk_err *err)
     struct trk_token claims = {.type = TRK_SUBJECT_INTERNAL};
     struct call_question q;
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = is_anonymous ? 0 : api_verify(req, &claims, err);
-    if (code == 0) {
-        code = api_acquire(req, &conn, err);
+    int rc = is_anonymous ? 0 : api_verify(req, &claims, err);
+    if (rc == 0) {
+        rc = api_acquire(req, &conn, err);
     }
-    if (code == 0) {
-        code = ask(req, conn, &claims, &q, err);
+    if (rc == 0) {
+        rc = ask(req, conn, &claims, &q, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     if (q.job != NULL && is_public(&q, path)) {
         return reply_decision(req, q.job, NULL, false);
@@ -125,9 +125,9 @@ static int get_can_call(struct trk_request *req, struct trk_err *err)
         return err->code;
     }
     struct subject *caller;
-    code = api_caller_of(req, &claims, q.caller, &caller, err);
-    if (code < 0) {
-        return code;
+    rc = api_caller_of(req, &claims, q.caller, &caller, err);
+    if (rc < 0) {
+        return rc;
     }
     if (q.job == NULL) {
         /* Who may not call the family does not learn which jobs there are. */
@@ -153,24 +153,23 @@ static int answer_allowed(struct trk_request *req, const char *endpoint, struct 
     trk_pg_auto struct trk_pg *conn = NULL;
     struct subject *who;
     struct job *job;
-    int code = api_scope_param(req, &scope, err);
-    if (code == 0) {
-        code = api_authenticate(req, &conn, &who, err);
+    int rc = api_scope_param(req, &scope, err);
+    if (rc == 0) {
+        rc = api_authenticate(req, &conn, &who, err);
     }
-    if (code == 0) {
-        code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
+    if (rc == 0) {
+        rc = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
     }
-    bool is_allowed = code == 0 && subject_can(who, scope, job->name, job->version, endpoint);
+    bool is_allowed = rc == 0 && subject_can(who, scope, job->name, job->version, endpoint);
     /* Of a job that is not there hears who would be allowed, had it one. */
-    bool is_refused = code == 0
-                          ? !is_allowed
-                          : code == TRK_NOT_FOUND && !subject_can(who, scope, name, NULL, NULL);
+    bool is_refused = rc == 0 ? !is_allowed
+                              : rc == TRK_NOT_FOUND && !subject_can(who, scope, name, NULL, NULL);
     if (is_refused) {
         return trk_err_set(err, TRK_FORBIDDEN,
                            "no permission to do this operation: %s on %s %s%s%s", scope, name,
                            version, endpoint != NULL ? " " : "", endpoint != NULL ? endpoint : "");
     }
-    return is_allowed ? trk_reply_empty(req, 202) : code;
+    return is_allowed ? trk_reply_empty(req, 202) : rc;
 }
 
 static int get_allowed(struct trk_request *req, struct trk_err *err)

@@ -57,10 +57,10 @@ static int run_audited(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     const struct audited *a = ctx;
     const struct api_deed *d = a->deed;
-    int code = a->fn(conn, a->ctx, err);
-    return code < 0 ? code
-                    : audit_store_add(conn, d->event_type, a->executor, d->username_subject,
-                                      d->job_name, d->job_version, d->properties, err);
+    int rc = a->fn(conn, a->ctx, err);
+    return rc < 0 ? rc
+                  : audit_store_add(conn, d->event_type, a->executor, d->username_subject,
+                                    d->job_name, d->job_version, d->properties, err);
 }
 
 int api_transaction_audited(struct trk_request *req, const struct api_deed *deed,
@@ -74,16 +74,16 @@ int api_transaction_audited(struct trk_request *req, const struct api_deed *deed
         (void)subject_describe(who, name, sizeof(name));
         a.executor = who->type == TRK_SUBJECT_USER ? who->name : name;
     }
-    int code = api_transaction(req, run_audited, &a, err);
+    int rc = api_transaction(req, run_audited, &a, err);
     json_decref(deed->properties);
-    return code;
+    return rc;
 }
 
 int api_refuse_in_maintenance(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    return code < 0 ? code : setting_store_refuse_in_maintenance(conn, err);
+    int rc = api_acquire(req, &conn, err);
+    return rc < 0 ? rc : setting_store_refuse_in_maintenance(conn, err);
 }
 
 const char *api_token_text(struct trk_request *req)
@@ -137,15 +137,14 @@ int api_authenticate(struct trk_request *req, struct trk_pg **ret_conn, struct s
 {
     struct trk_token claims;
     struct subject *known = NULL;
-    int code = api_verify(req, &claims, err); /* needs no database */
-    if (code == 0) {
-        code = api_acquire(req, ret_conn, err);
+    int rc = api_verify(req, &claims, err); /* needs no database */
+    if (rc == 0) {
+        rc = api_acquire(req, ret_conn, err);
     }
-    if (code == 0 && claims.type != TRK_SUBJECT_INTERNAL) {
-        code = subject_store_by_token(*ret_conn, trk_req_mem(req), api_token_text(req), &known,
-                                      err);
+    if (rc == 0 && claims.type != TRK_SUBJECT_INTERNAL) {
+        rc = subject_store_by_token(*ret_conn, trk_req_mem(req), api_token_text(req), &known, err);
     }
-    return code < 0 ? code : api_caller_of(req, &claims, known, ret, err);
+    return rc < 0 ? rc : api_caller_of(req, &claims, known, ret, err);
 }
 
 static int wrong_type(const struct subject *subject, const char *wanted, struct trk_err *err)
@@ -187,14 +186,14 @@ static int check_job(struct trk_request *req, struct trk_pg *conn, struct api_ca
     const char *name = trk_req_param(req, "name");
     const char *version = trk_req_param(req, "version");
     const char *meant = version; /* NULL: there is none, the family decides */
-    int code = 0;
+    int rc = 0;
     if (trk_version_is_alias(version)) {
         struct job *job;
-        code = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
-        meant = code == 0 ? job->version : NULL;
+        rc = job_store_resolve(conn, trk_req_mem(req), name, version, &job, err);
+        meant = rc == 0 ? job->version : NULL;
     }
-    if (code < 0 && code != TRK_NOT_FOUND) {
-        return code;
+    if (rc < 0 && rc != TRK_NOT_FOUND) {
+        return rc;
     }
     if (!subject_can(caller->subject, scope, name, meant, NULL)) {
         char on[600];
@@ -202,7 +201,7 @@ static int check_job(struct trk_request *req, struct trk_pg *conn, struct api_ca
         return no_permission(caller->subject, scope, on, err);
     }
     caller->job_version = meant;
-    return code;
+    return rc;
 }
 
 static int check_access(struct trk_request *req, struct trk_pg *conn, struct api_caller *caller,
@@ -247,8 +246,8 @@ int api_authorize(struct trk_request *req, const char *access, struct trk_err *e
     struct api_caller *caller = talloc_zero(trk_req_mem(req), struct api_caller);
     trk_req_set_subject(req, caller);
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_authenticate(req, &conn, &caller->subject, err);
-    return code < 0 ? code : check_access(req, conn, caller, access, err);
+    int rc = api_authenticate(req, &conn, &caller->subject, err);
+    return rc < 0 ? rc : check_access(req, conn, caller, access, err);
 }
 
 int api_scope_param(struct trk_request *req, const char **ret, struct trk_err *err)

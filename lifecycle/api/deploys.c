@@ -66,17 +66,17 @@ static bool is_visible(const struct subject *subject, const struct deployment *d
 static int load(struct trk_request *req, struct deployment **ret, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_get(conn, trk_req_mem(req), trk_req_param(req, "id"), ret, err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = deployment_store_get(conn, trk_req_mem(req), trk_req_param(req, "id"), ret, err);
     }
-    if (code == 0 && !is_visible(api_subject(req), *ret)) {
-        code = trk_err_set(err, TRK_FORBIDDEN,
-                           "no permission to see deployment %s: it takes the scope read_job on %s "
-                           "%s",
-                           (*ret)->id, (*ret)->job_name, (*ret)->job_version);
+    if (rc == 0 && !is_visible(api_subject(req), *ret)) {
+        rc = trk_err_set(err, TRK_FORBIDDEN,
+                         "no permission to see deployment %s: it takes the scope read_job on %s "
+                         "%s",
+                         (*ret)->id, (*ret)->job_name, (*ret)->job_version);
     }
-    return code;
+    return rc;
 }
 
 static int list_deployments(struct trk_request *req, struct trk_err *err)
@@ -90,17 +90,17 @@ static int list_deployments(struct trk_request *req, struct trk_err *err)
     const struct deployment *last = NULL;
     struct deployment *page;
     size_t count = PAGE;
-    int code = api_acquire(req, &conn, err);
-    while (code == 0 && count == PAGE && json_array_size(array) < (size_t)limit) {
-        code = deployment_store_list(conn, trk_req_mem(req), last, PAGE, &page, &count, err);
-        for (size_t i = 0; code == 0 && i < count && json_array_size(array) < (size_t)limit; i++) {
+    int rc = api_acquire(req, &conn, err);
+    while (rc == 0 && count == PAGE && json_array_size(array) < (size_t)limit) {
+        rc = deployment_store_list(conn, trk_req_mem(req), last, PAGE, &page, &count, err);
+        for (size_t i = 0; rc == 0 && i < count && json_array_size(array) < (size_t)limit; i++) {
             if (is_visible(api_subject(req), &page[i])) {
                 (void)json_array_append_new(array, dto_json(&api_deployment_dto, &page[i], NULL));
             }
         }
-        last = code == 0 && count > 0 ? &page[count - 1] : NULL;
+        last = rc == 0 && count > 0 ? &page[count - 1] : NULL;
     }
-    return code < 0 ? code : trk_reply_json(req, 200, TRK_STEAL(array));
+    return rc < 0 ? rc : trk_reply_json(req, 200, TRK_STEAL(array));
 }
 
 static bool is_same(const char *a, const char *b)
@@ -113,25 +113,25 @@ static int add_job(struct trk_request *req, const struct deployment *d, json_t *
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     struct job *job;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = job_store_get(conn, trk_req_mem(req), d->job_name, d->job_version, &job, err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = job_store_get(conn, trk_req_mem(req), d->job_name, d->job_version, &job, err);
     }
-    if (code == 0) {
+    if (rc == 0) {
         json_t *value = dto_json(&api_job_dto, job, api_lifecycle(req));
         (void)json_object_set(reply, "job", value);
         /* both eras ask on this path */
         (void)json_object_set_new(reply, "fatman", api_fatman(value));
     }
-    return code == TRK_NOT_FOUND ? 0 : code; /* deleted since */
+    return rc == TRK_NOT_FOUND ? 0 : rc; /* deleted since */
 }
 
 static int get_deployment(struct trk_request *req, struct trk_err *err)
 {
     struct deployment *d;
-    int code = load(req, &d, err);
-    if (code < 0) {
-        return code;
+    int rc = load(req, &d, err);
+    if (rc < 0) {
+        return rc;
     }
     int64_t wait_ms = trk_req_query_int(req, "wait_ms", 0);
     const char *status = trk_req_query(req, "status");
@@ -139,20 +139,20 @@ static int get_deployment(struct trk_request *req, struct trk_err *err)
     if (wait_ms > 0 && strcmp(d->status, DEPLOYMENT_IN_PROGRESS) == 0 &&
         (status == NULL || is_same(status, d->status)) &&
         (phase == NULL || is_same(phase, d->phase))) {
-        code = deploy_wait_change(api_lifecycle(req), d->id, d->status, d->phase,
-                                  wait_ms < WAIT_MAX_MS ? wait_ms : WAIT_MAX_MS, err);
-        if (code == 0) {
-            code = load(req, &d, err);
+        rc = deploy_wait_change(api_lifecycle(req), d->id, d->status, d->phase,
+                                wait_ms < WAIT_MAX_MS ? wait_ms : WAIT_MAX_MS, err);
+        if (rc == 0) {
+            rc = load(req, &d, err);
         }
-        if (code < 0) {
-            return code;
+        if (rc < 0) {
+            return rc;
         }
     }
     json_auto_t *reply = dto_json(&api_deployment_dto, d, NULL);
     if (strcmp(d->status, DEPLOYMENT_DONE) == 0) {
-        code = add_job(req, d, reply, err);
+        rc = add_job(req, d, reply, err);
     }
-    return code < 0 ? code : trk_reply_json(req, 200, TRK_STEAL(reply));
+    return rc < 0 ? rc : trk_reply_json(req, 200, TRK_STEAL(reply));
 }
 
 /* -- what image_builder reports -- */
@@ -160,24 +160,24 @@ static int get_deployment(struct trk_request *req, struct trk_err *err)
 static int put_phase(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_set_phase(conn, trk_req_param(req, "id"),
-                                          trk_json_string_or(trk_req_json(req), "phase", ""), err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = deployment_store_set_phase(conn, trk_req_param(req, "id"),
+                                        trk_json_string_or(trk_req_json(req), "phase", ""), err);
     }
-    return code < 0 ? code : trk_reply_null(req);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int put_warnings(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_add_warnings(conn, trk_req_param(req, "id"),
-                                             trk_json_string_or(trk_req_json(req), "warnings", ""),
-                                             err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = deployment_store_add_warnings(conn, trk_req_param(req, "id"),
+                                           trk_json_string_or(trk_req_json(req), "warnings", ""),
+                                           err);
     }
-    return code < 0 ? code : trk_reply_null(req);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 /* -- submitting -- */
@@ -260,9 +260,9 @@ static void note_warnings(struct trk_request *req, const char *id,
                            w->path[0] != '\0' ? ": " : "", w->text);
     }
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, &err);
-    code = code == 0 ? deployment_store_add_warnings(conn, id, buf.data, &err) : code;
-    if (code < 0 && code != TRK_CONFLICT) { /* conflict: it has ended already */
+    int rc = api_acquire(req, &conn, &err);
+    rc = rc == 0 ? deployment_store_add_warnings(conn, id, buf.data, &err) : rc;
+    if (rc < 0 && rc != TRK_CONFLICT) { /* conflict: it has ended already */
         trk_log_warn("the warnings of a manifest cannot be noted", "deployment", id, "error",
                      err.text, NULL);
     }
@@ -277,9 +277,9 @@ static const json_t *object_or_null(const json_t *body, const char *key)
 
 static int post_deploy(struct trk_request *req, struct trk_err *err)
 {
-    int code = api_refuse_in_maintenance(req, err);
-    if (code < 0) {
-        return code;
+    int rc = api_refuse_in_maintenance(req, err);
+    if (rc < 0) {
+        return rc;
     }
     const json_t *body = trk_req_json(req);
     json_auto_t *manifest = without_nulls(json_object_get(body, "manifest"), 0);
@@ -296,19 +296,19 @@ static int post_deploy(struct trk_request *req, struct trk_err *err)
         .secret_vars = object_or_null(body, "secret_vars"),
         .force = trk_json_bool_or(body, "force", false),
     };
-    code = check_build_flags(json_object_get(body, "build_flags"), &request.build_flags, err);
-    if (code == 0) {
-        code = deploy_body_context(req, &request.context, err);
+    rc = check_build_flags(json_object_get(body, "build_flags"), &request.build_flags, err);
+    if (rc == 0) {
+        rc = deploy_body_context(req, &request.context, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     trk_autofree char *id = NULL;
-    code = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
-    if (code == 0) {
+    rc = deploy_submit(api_lifecycle(req), api_subject(req), &request, &id, err);
+    if (rc == 0) {
         note_warnings(req, id, warnings);
     }
-    return code < 0 ? code : api_reply_dto(req, &api_deployment_id_dto, &id);
+    return rc < 0 ? rc : api_reply_dto(req, &api_deployment_id_dto, &id);
 }
 
 #define NULLABLE_OBJECT "{\"type\":[\"object\",\"null\"]}"

@@ -44,16 +44,15 @@ static int list_endpoints(struct trk_request *req, struct trk_err *err)
     struct job *job;
     struct public_endpoint *endpoints;
     size_t count;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = job_store_get(conn, mem, trk_req_param(req, "name"), api_job_version(req), &job,
-                             err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = job_store_get(conn, mem, trk_req_param(req, "name"), api_job_version(req), &job, err);
     }
-    if (code == 0) {
-        code = endpoint_store_list(conn, mem, job->id, &endpoints, &count, err);
+    if (rc == 0) {
+        rc = endpoint_store_list(conn, mem, job->id, &endpoints, &count, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     struct shown *list = talloc_array(mem, struct shown, (unsigned)count);
     for (size_t i = 0; i < count; i++) {
@@ -73,9 +72,9 @@ static int not_asked_for(struct trk_pg *conn, const struct change *c, struct trk
 {
     struct public_endpoint *asked;
     size_t count;
-    int code = endpoint_store_list(conn, c->mem, c->job->id, &asked, &count, err);
-    if (code < 0) {
-        return code;
+    int rc = endpoint_store_list(conn, c->mem, c->job->id, &asked, &count, err);
+    if (rc < 0) {
+        return rc;
     }
     char *known = talloc_strdup(c->mem, count == 0 ? "nothing" : "");
     for (size_t i = 0; i < count; i++) {
@@ -91,14 +90,14 @@ static int run_change(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct change *c = ctx;
     bool is_found = false;
-    int code = job_store_resolve(conn, c->mem, c->name, c->version, &c->job, err);
-    if (code == 0) {
-        code = endpoint_store_set(conn, c->job->id, &c->endpoint, &is_found, err);
+    int rc = job_store_resolve(conn, c->mem, c->name, c->version, &c->job, err);
+    if (rc == 0) {
+        rc = endpoint_store_set(conn, c->job->id, &c->endpoint, &is_found, err);
     }
-    if (code == 0 && !is_found) {
+    if (rc == 0 && !is_found) {
         return not_asked_for(conn, c, err);
     }
-    return code;
+    return rc;
 }
 
 static int put_endpoint(struct trk_request *req, struct trk_err *err)
@@ -115,9 +114,9 @@ static int put_endpoint(struct trk_request *req, struct trk_err *err)
                                   .properties = json_pack("{s:s,s:b}", "endpoint",
                                                           c.endpoint.endpoint, "active",
                                                           (int)c.endpoint.is_active)};
-    int code = api_transaction_audited(req, &deed, run_change, &c, err);
-    if (code < 0) {
-        return code;
+    int rc = api_transaction_audited(req, &deed, run_change, &c, err);
+    if (rc < 0) {
+        return rc;
     }
     const struct shown shown = shown_of(c.job, &c.endpoint);
     return api_reply_dto(req, &api_endpoint_dto, &shown);

@@ -64,11 +64,11 @@ static int list_escs(struct trk_request *req, struct trk_err *err)
     trk_pg_auto struct trk_pg *conn = NULL;
     struct esc *escs;
     size_t count;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = esc_store_list(conn, trk_req_mem(req), &escs, &count, err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = esc_store_list(conn, trk_req_mem(req), &escs, &count, err);
     }
-    return code < 0 ? code : api_reply_dtos(req, &api_esc_dto, escs, count);
+    return rc < 0 ? rc : api_reply_dtos(req, &api_esc_dto, escs, count);
 }
 
 struct esc_change {
@@ -102,25 +102,23 @@ static int post_esc(struct trk_request *req, struct trk_err *err)
     const struct api_deed deed = {
         .event_type = "esc_created",
         .properties = json_pack("{s:s,s:s}", "esc_id", esc.id, "esc_name", esc.name)};
-    int code = api_transaction_audited(req, &deed, create, &c, err);
-    return code < 0 ? code : api_reply_dto(req, &api_esc_dto, &esc);
+    int rc = api_transaction_audited(req, &deed, create, &c, err);
+    return rc < 0 ? rc : api_reply_dto(req, &api_esc_dto, &esc);
 }
 
 static int find(struct trk_pg *conn, struct esc_change *c, struct trk_err *err)
 {
-    int code = esc_store_get(conn, c->mem, c->id, &c->esc, err);
-    return code < 0
-               ? code
-               : subject_store_ensure(conn, c->mem, TRK_SUBJECT_ESC, c->id, &c->subject_id, err);
+    int rc = esc_store_get(conn, c->mem, c->id, &c->esc, err);
+    return rc < 0 ? rc
+                  : subject_store_ensure(conn, c->mem, TRK_SUBJECT_ESC, c->id, &c->subject_id, err);
 }
 
 static int read_auth(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct esc_change *c = ctx;
-    int code = find(conn, c, err);
-    return code < 0
-               ? code
-               : token_store_list(conn, c->mem, c->subject_id, &c->tokens, &c->token_count, err);
+    int rc = find(conn, c, err);
+    return rc < 0 ? rc
+                  : token_store_list(conn, c->mem, c->subject_id, &c->tokens, &c->token_count, err);
 }
 
 static struct esc_change change_of(struct trk_request *req)
@@ -132,9 +130,9 @@ static struct esc_change change_of(struct trk_request *req)
 static int get_auth_data(struct trk_request *req, struct trk_err *err)
 {
     struct esc_change c = change_of(req);
-    int code = api_transaction(req, read_auth, &c, err);
-    if (code < 0) {
-        return code;
+    int rc = api_transaction(req, read_auth, &c, err);
+    if (rc < 0) {
+        return rc;
     }
     /* Being of the staff is enough to see which there are, not to use them. */
     bool shows_text = subject_can_everywhere(api_subject(req), SCOPE_CALL_ADMIN_API);
@@ -150,10 +148,10 @@ static int add_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct esc_change *c = ctx;
     const char *token;
-    int code = find(conn, c, err);
-    return code < 0 ? code
-                    : issue_token(conn, c->mem, c->subject_id, TRK_SUBJECT_ESC, c->id,
-                                  c->expiry_time, c->lc->auth_key, &token, err);
+    int rc = find(conn, c, err);
+    return rc < 0 ? rc
+                  : issue_token(conn, c->mem, c->subject_id, TRK_SUBJECT_ESC, c->id, c->expiry_time,
+                                c->lc->auth_key, &token, err);
 }
 
 static int post_token(struct trk_request *req, struct trk_err *err)
@@ -170,15 +168,15 @@ static int post_token(struct trk_request *req, struct trk_err *err)
                                   .properties = json_pack("{s:s,s:o}", "esc_id", c.id,
                                                           "expiry_time",
                                                           api_time_or_null(c.expiry_time))};
-    int code = api_transaction_audited(req, &deed, add_token, &c, err);
-    return code < 0 ? code : trk_reply_null(req);
+    int rc = api_transaction_audited(req, &deed, add_token, &c, err);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int revoke_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct esc_change *c = ctx;
-    int code = find(conn, c, err);
-    return code < 0 ? code : token_store_revoke(conn, c->subject_id, c->token_id, err);
+    int rc = find(conn, c, err);
+    return rc < 0 ? rc : token_store_revoke(conn, c->subject_id, c->token_id, err);
 }
 
 static int delete_token(struct trk_request *req, struct trk_err *err)
@@ -188,22 +186,22 @@ static int delete_token(struct trk_request *req, struct trk_err *err)
     const struct api_deed deed = {
         .event_type = "esc_token_revoked",
         .properties = json_pack("{s:s,s:s}", "esc_id", c.id, "token_id", c.token_id)};
-    int code = api_transaction_audited(req, &deed, revoke_token, &c, err);
-    return code < 0 ? code : trk_reply_null(req);
+    int rc = api_transaction_audited(req, &deed, revoke_token, &c, err);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int current_token(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct esc_change *c = ctx;
-    int code = find(conn, c, err);
-    return code < 0 ? code : token_store_current(conn, c->mem, c->subject_id, &c->name, err);
+    int rc = find(conn, c, err);
+    return rc < 0 ? rc : token_store_current(conn, c->mem, c->subject_id, &c->name, err);
 }
 
 static int get_token(struct trk_request *req, struct trk_err *err)
 {
     struct esc_change c = change_of(req);
-    int code = api_transaction(req, current_token, &c, err);
-    return code < 0 ? code : api_reply_dto(req, &api_token_dto, &c.name);
+    int rc = api_transaction(req, current_token, &c, err);
+    return rc < 0 ? rc : api_reply_dto(req, &api_token_dto, &c.name);
 }
 
 static const struct trk_route routes[] = {

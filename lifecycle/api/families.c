@@ -14,12 +14,12 @@ static int list_families(struct trk_request *req, struct trk_err *err)
     trk_pg_auto struct trk_pg *conn = NULL;
     struct family *families;
     size_t count;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = family_store_list(conn, trk_req_mem(req), &families, &count, err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = family_store_list(conn, trk_req_mem(req), &families, &count, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     size_t shown = 0;
     for (size_t i = 0; i < count; i++) {

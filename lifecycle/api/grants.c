@@ -20,39 +20,38 @@ struct grant {
 static int find(struct trk_pg *conn, struct grant *g, struct trk_err *err)
 {
     const char *owner_id = g->esc_id;
-    int code = family_store_get(conn, g->mem, g->family, &g->family_id, err);
-    if (code < 0) {
-        return code;
+    int rc = family_store_get(conn, g->mem, g->family, &g->family_id, err);
+    if (rc < 0) {
+        return rc;
     }
     if (g->esc_id != NULL) {
         struct esc *esc;
-        code = esc_store_get(conn, g->mem, g->esc_id, &esc, err);
-        g->holder = code == 0 ? esc->name : NULL;
+        rc = esc_store_get(conn, g->mem, g->esc_id, &esc, err);
+        g->holder = rc == 0 ? esc->name : NULL;
     } else {
-        code = family_store_get(conn, g->mem, g->source_family, &owner_id, err);
+        rc = family_store_get(conn, g->mem, g->source_family, &owner_id, err);
         g->holder = g->source_family;
     }
     enum trk_subject_type type = g->esc_id != NULL ? TRK_SUBJECT_ESC : TRK_SUBJECT_JOB_FAMILY;
-    return code < 0 ? code
-                    : subject_store_ensure(conn, g->mem, type, owner_id, &g->subject_id, err);
+    return rc < 0 ? rc : subject_store_ensure(conn, g->mem, type, owner_id, &g->subject_id, err);
 }
 
 static int run_grant(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct grant *g = ctx;
-    int code = find(conn, g, err);
-    if (code < 0) {
-        return code;
+    int rc = find(conn, g, err);
+    if (rc < 0) {
+        return rc;
     }
     if (!g->is_revoked) {
         return permission_store_grant(conn, g->subject_id, g->scope, g->family_id, NULL, NULL, err);
     }
-    code = permission_store_revoke(conn, g->subject_id, g->scope, g->family_id, NULL, NULL, err);
-    return code == TRK_NOT_FOUND
+    rc = permission_store_revoke(conn, g->subject_id, g->scope, g->family_id, NULL, NULL, err);
+    return rc == TRK_NOT_FOUND
                ? trk_err_set(err, TRK_NOT_FOUND, "%s %s has no grant of %s on job family %s",
                              g->esc_id != NULL ? "ESC" : "job family", g->holder, g->scope,
                              g->family)
-               : code;
+               : rc;
 }
 
 static int do_grant(struct trk_request *req, bool is_revoked, struct trk_err *err)
@@ -64,16 +63,16 @@ static int do_grant(struct trk_request *req, bool is_revoked, struct trk_err *er
         .family = trk_req_param(req, "family"),
         .is_revoked = is_revoked,
     };
-    int code = api_scope_param(req, &g.scope, err);
-    if (code == 0) {
+    int rc = api_scope_param(req, &g.scope, err);
+    if (rc == 0) {
         const struct api_deed deed = {
             .event_type = is_revoked ? "permission_revoked" : "permission_granted",
             .job_name = g.family,
             .properties = json_pack("{s:s,s:s?,s:s?}", "scope", g.scope, "esc_id", g.esc_id,
                                     "job_family", g.source_family)};
-        code = api_transaction_audited(req, &deed, run_grant, &g, err);
+        rc = api_transaction_audited(req, &deed, run_grant, &g, err);
     }
-    return code < 0 ? code : trk_reply_null(req);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int post_grant(struct trk_request *req, struct trk_err *err)
@@ -115,16 +114,16 @@ static int list_grants(struct trk_request *req, struct trk_err *err)
     const char *family_id;
     struct permission_holder *holders;
     size_t count;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = family_store_get(conn, trk_req_mem(req), trk_req_param(req, "family"), &family_id,
-                                err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = family_store_get(conn, trk_req_mem(req), trk_req_param(req, "family"), &family_id,
+                              err);
     }
-    if (code == 0) {
-        code = permission_store_holders(conn, trk_req_mem(req), family_id, &holders, &count, err);
+    if (rc == 0) {
+        rc = permission_store_holders(conn, trk_req_mem(req), family_id, &holders, &count, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     for (size_t i = 0; i < count; i++) { /* a grant on one job is one on its family too */
         struct permission *p = &holders[i].permission;

@@ -102,17 +102,17 @@ static int add_page(struct job_list *l, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     size_t count;
-    int code = trk_pg_acquire(l->lc->pool, &conn, err);
+    int rc = trk_pg_acquire(l->lc->pool, &conn, err);
     trk_buf_reset(&l->out);
     l->sent = 0;
-    if (code == 0) {
-        code = job_store_page(conn, l->name, l->version, PAGE, add_job, l, &count, err);
+    if (rc == 0) {
+        rc = job_store_page(conn, l->name, l->version, PAGE, add_job, l, &count, err);
     }
-    if (code == 0 && count < PAGE) {
+    if (rc == 0 && count < PAGE) {
         (void)trk_buf_adds(&l->out, l->is_begun ? "]" : "[]");
         l->is_ended = true;
     }
-    return code;
+    return rc;
 }
 
 static ssize_t next_bytes(void *user, char *bytes, size_t size)
@@ -148,10 +148,10 @@ static int list_jobs(struct trk_request *req, struct trk_err *err)
     l->name = talloc_strdup(l, "");
     l->version = talloc_strdup(l, "");
     trk_buf_init(&l->out, PAGE_BYTES_MAX);
-    int code = add_page(l, err); /* what fails here is said */
-    if (code < 0) {
+    int rc = add_page(l, err); /* what fails here is said */
+    if (rc < 0) {
         free_list(l);
-        return code;
+        return rc;
     }
     return trk_reply_stream(req, 200, "application/json", next_bytes, l, free_list);
 }
@@ -161,17 +161,17 @@ static int list_jobs(struct trk_request *req, struct trk_err *err)
 static int load(struct trk_request *req, struct job **ret, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    return code < 0 ? code
-                    : job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
-                                    api_job_version(req), ret, err);
+    int rc = api_acquire(req, &conn, err);
+    return rc < 0 ? rc
+                  : job_store_get(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                                  api_job_version(req), ret, err);
 }
 
 static int get_job(struct trk_request *req, struct trk_err *err)
 {
     struct job *job;
-    int code = load(req, &job, err);
-    return code < 0 ? code : api_reply_dto(req, &api_job_dto, job);
+    int rc = load(req, &job, err);
+    return rc < 0 ? rc : api_reply_dto(req, &api_job_dto, job);
 }
 
 static int refuse_alias(struct trk_request *req, const char *what, struct trk_err *err)
@@ -184,27 +184,26 @@ static int refuse_alias(struct trk_request *req, const char *what, struct trk_er
 
 static int delete_job(struct trk_request *req, struct trk_err *err)
 {
-    int code = refuse_alias(req, "deleting", err);
-    if (code == 0) {
-        code = api_refuse_in_maintenance(req, err);
+    int rc = refuse_alias(req, "deleting", err);
+    if (rc == 0) {
+        rc = api_refuse_in_maintenance(req, err);
     }
     struct job *job;
-    if (code == 0) {
-        code = load(req, &job,
-                    err); /* 404 for what never was; deploy_delete itself is idempotent */
+    if (rc == 0) {
+        rc = load(req, &job, err); /* 404 for what never was; deploy_delete itself is idempotent */
     }
-    if (code == 0) {
-        code = deploy_delete(api_lifecycle(req), api_subject(req), job->name, job->version, err);
+    if (rc == 0) {
+        rc = deploy_delete(api_lifecycle(req), api_subject(req), job->name, job->version, err);
     }
-    return code < 0 ? code : trk_reply_null(req);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int get_deployment(struct trk_request *req, const char *id, struct deployment **ret,
                           struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    return code < 0 ? code : deployment_store_get(conn, trk_req_mem(req), id, ret, err);
+    int rc = api_acquire(req, &conn, err);
+    return rc < 0 ? rc : deployment_store_get(conn, trk_req_mem(req), id, ret, err);
 }
 
 /* The original answers when it is done. Whoever goes away meanwhile finds the deployment in the
@@ -214,9 +213,9 @@ static int wait_for_end(struct trk_request *req, const char *id, struct trk_err 
     struct lifecycle *lc = api_lifecycle(req);
     struct deployment *d;
     for (;;) {
-        int code = get_deployment(req, id, &d, err);
-        if (code < 0) {
-            return code;
+        int rc = get_deployment(req, id, &d, err);
+        if (rc < 0) {
+            return rc;
         }
         if (strcmp(d->status, DEPLOYMENT_IN_PROGRESS) != 0) {
             break;
@@ -228,9 +227,9 @@ static int wait_for_end(struct trk_request *req, const char *id, struct trk_err 
             return trk_err_set(err, TRK_UNAVAILABLE,
                                "lifecycle is stopping; deployment %s goes on when it is back", id);
         }
-        code = deploy_wait_change(lc, id, d->status, d->phase, WAIT_SLICE_MS, err);
-        if (code < 0) {
-            return code;
+        rc = deploy_wait_change(lc, id, d->status, d->phase, WAIT_SLICE_MS, err);
+        if (rc < 0) {
+            return rc;
         }
     }
     if (strcmp(d->status, DEPLOYMENT_FAILED) == 0) {
@@ -241,16 +240,16 @@ static int wait_for_end(struct trk_request *req, const char *id, struct trk_err 
 
 static int resubmit(struct trk_request *req, const char *kind, struct trk_err *err)
 {
-    int code = refuse_alias(req, kind, err);
-    if (code == 0) {
-        code = api_refuse_in_maintenance(req, err);
+    int rc = refuse_alias(req, kind, err);
+    if (rc == 0) {
+        rc = api_refuse_in_maintenance(req, err);
     }
     trk_autofree char *id = NULL;
-    if (code == 0) {
-        code = deploy_resubmit(api_lifecycle(req), api_subject(req), kind,
-                               trk_req_param(req, "name"), api_job_version(req), &id, err);
+    if (rc == 0) {
+        rc = deploy_resubmit(api_lifecycle(req), api_subject(req), kind, trk_req_param(req, "name"),
+                             api_job_version(req), &id, err);
     }
-    return code < 0 ? code : wait_for_end(req, id, err);
+    return rc < 0 ? rc : wait_for_end(req, id, err);
 }
 
 static int redeploy(struct trk_request *req, struct trk_err *err)

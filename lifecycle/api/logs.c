@@ -39,13 +39,13 @@ static int read_build_logs(struct trk_request *req, struct trk_buf *buf, struct 
 {
     struct deployment *d;
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    if (code == 0) {
-        code = deployment_store_last_of_job(conn, trk_req_mem(req), trk_req_param(req, "name"),
-                                            api_job_version(req), &d, err);
+    int rc = api_acquire(req, &conn, err);
+    if (rc == 0) {
+        rc = deployment_store_last_of_job(conn, trk_req_mem(req), trk_req_param(req, "name"),
+                                          api_job_version(req), &d, err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     const char *logs = d->build_logs != NULL ? d->build_logs : "";
     return trk_buf_adds(buf, tail_of(logs, trk_req_query_int(req, "tail", 0)));
@@ -59,18 +59,18 @@ static int reply(struct trk_request *req, bool plain,
 {
     struct trk_buf buf;
     trk_buf_init(&buf, LOG_BYTES_MAX);
-    int code = read(req, &buf, err);
-    if (code == 0) {
+    int rc = read(req, &buf, err);
+    if (rc == 0) {
         trk_utf8_repair(buf.data, buf.len); /* a job may write anything */
     }
-    if (code == 0 && plain) {
+    if (rc == 0 && plain) {
         trk_strip_ansi(buf.data);
-        code = trk_reply_text(req, 200, "text/plain; charset=utf-8", buf.data);
-    } else if (code == 0) {
-        code = api_reply_dto(req, &api_logs_dto, &buf.data);
+        rc = trk_reply_text(req, 200, "text/plain; charset=utf-8", buf.data);
+    } else if (rc == 0) {
+        rc = api_reply_dto(req, &api_logs_dto, &buf.data);
     }
     trk_buf_fini(&buf);
-    return code;
+    return rc;
 }
 
 static int get_logs(struct trk_request *req, struct trk_err *err)

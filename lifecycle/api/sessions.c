@@ -68,8 +68,8 @@ static int find_user(struct trk_request *req, const char *username, struct user 
                      struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    int code = api_acquire(req, &conn, err);
-    return code < 0 ? code : user_store_get(conn, trk_req_mem(req), username, ret, err);
+    int rc = api_acquire(req, &conn, err);
+    return rc < 0 ? rc : user_store_get(conn, trk_req_mem(req), username, ret, err);
 }
 
 /* TRK_UNAUTHENTICATED unless the password is right. Hashing happens with no connection held. */
@@ -81,14 +81,14 @@ static int compare_password(struct trk_request *req, const char *username, const
         return wrong_password(err);
     }
     struct user *user;
-    int code = find_user(req, username, &user, err);
-    if (code == TRK_NOT_FOUND) {
+    int rc = find_user(req, username, &user, err);
+    if (rc == TRK_NOT_FOUND) {
         /* Takes as long as for a user that exists: the time must not tell. */
-        code = trk_password_hash(password, hash, err);
-        return code < 0 ? code : wrong_password(err);
+        rc = trk_password_hash(password, hash, err);
+        return rc < 0 ? rc : wrong_password(err);
     }
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     bool old;
     if (!trk_password_verify(password, user->password, &old)) {
@@ -124,18 +124,18 @@ static int check_password(struct trk_request *req, const char *username, const c
     if (by_name > 0 || by_address > 0) {
         return too_many(req, by_name > by_address ? by_name : by_address, err);
     }
-    int code = TRK_TOO_MANY;
+    int rc = TRK_TOO_MANY;
     if (atomic_fetch_add(&logins, 1) < LOGINS_MAX) {
-        code = compare_password(req, username, password, ret, ret_new_hash, err);
+        rc = compare_password(req, username, password, ret, ret_new_hash, err);
     } else {
-        (void)trk_err_set(err, code, "too many logins at once, try again in a moment");
+        (void)trk_err_set(err, rc, "too many logins at once, try again in a moment");
     }
     atomic_fetch_sub(&logins, 1);
-    if (code == TRK_UNAUTHENTICATED) {
+    if (rc == TRK_UNAUTHENTICATED) {
         throttle_note_failure(throttle, name, 1, trk_now_ns());
         throttle_note_failure(throttle, address, ADDRESS_EASE, trk_now_ns());
     }
-    return code;
+    return rc;
 }
 
 /* -- login -- */
@@ -152,14 +152,14 @@ static int finish_login(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct login *login = ctx;
     const struct user *user = login->user;
-    int code = user_store_note_login(conn, user->username, err);
-    if (code == 0 && login->new_hash != NULL) {
-        code = user_store_set_password(conn, user->username, login->new_hash, err);
+    int rc = user_store_note_login(conn, user->username, err);
+    if (rc == 0 && login->new_hash != NULL) {
+        rc = user_store_set_password(conn, user->username, login->new_hash, err);
     }
-    return code < 0 ? code
-                    : issue_session(conn, login->mem, user->subject_id, user->username,
-                                    login->lc->config->session_lifetime_s, login->lc->auth_key,
-                                    &login->token, err);
+    return rc < 0 ? rc
+                  : issue_session(conn, login->mem, user->subject_id, user->username,
+                                  login->lc->config->session_lifetime_s, login->lc->auth_key,
+                                  &login->token, err);
 }
 
 static int post_login(struct trk_request *req, struct trk_err *err)
@@ -168,9 +168,9 @@ static int post_login(struct trk_request *req, struct trk_err *err)
     dto_read(&api_credentials_dto, trk_req_json(req), &given);
     struct login login = {.mem = trk_req_mem(req), .lc = api_lifecycle(req)};
     struct user *user;
-    int code = check_password(req, given.username, given.password, &user, &login.new_hash, err);
-    if (code < 0) {
-        return code;
+    int rc = check_password(req, given.username, given.password, &user, &login.new_hash, err);
+    if (rc < 0) {
+        return rc;
     }
     if (!user->is_active) {
         return trk_err_set(err, TRK_UNAUTHENTICATED,
@@ -181,9 +181,9 @@ static int post_login(struct trk_request *req, struct trk_err *err)
                                   .executor = user->username,
                                   .username_subject = user->username,
                                   .properties = json_pack("{s:s}", "address", trk_req_peer(req))};
-    code = api_transaction_audited(req, &deed, finish_login, &login, err);
-    if (code < 0) {
-        return code;
+    rc = api_transaction_audited(req, &deed, finish_login, &login, err);
+    if (rc < 0) {
+        return rc;
     }
     api_set_cookie(req, login.token);
     return api_reply_user_token(req, user->username, login.token, user->is_staff);
@@ -201,24 +201,24 @@ static int log_out(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
     struct subject *who;
-    int code = api_token_text(req) != NULL ? api_authenticate(req, &conn, &who, err)
-                                           : TRK_UNAUTHENTICATED;
-    if (code == TRK_UNAUTHENTICATED || (code == 0 && !who->is_session)) {
+    int rc = api_token_text(req) != NULL ? api_authenticate(req, &conn, &who, err)
+                                         : TRK_UNAUTHENTICATED;
+    if (rc == TRK_UNAUTHENTICATED || (rc == 0 && !who->is_session)) {
         return 0; /* nothing that could end */
     }
     trk_pg_release(conn);
     conn = NULL;
     const struct api_deed deed = {.event_type = "user_logged_out",
-                                  .executor = code == 0 ? who->name : NULL,
-                                  .username_subject = code == 0 ? who->name : NULL};
-    return code < 0 ? code : api_transaction_audited(req, &deed, end_session, who, err);
+                                  .executor = rc == 0 ? who->name : NULL,
+                                  .username_subject = rc == 0 ? who->name : NULL};
+    return rc < 0 ? rc : api_transaction_audited(req, &deed, end_session, who, err);
 }
 
 static int get_logout(struct trk_request *req, struct trk_err *err)
 {
     api_set_cookie(req, "");
-    int code = log_out(req, err);
-    return code < 0 ? code : trk_reply_empty(req, 200);
+    int rc = log_out(req, err);
+    return rc < 0 ? rc : trk_reply_empty(req, 200);
 }
 
 /* -- the password -- */
@@ -243,8 +243,8 @@ struct password_change {
 static int change_password(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     const struct password_change *c = ctx;
-    int code = user_store_set_password(conn, c->user->username, c->hash, err);
-    return code < 0 ? code : session_store_end(conn, c->user->subject_id, NULL, err);
+    int rc = user_store_set_password(conn, c->user->username, c->hash, err);
+    return rc < 0 ? rc : session_store_end(conn, c->user->subject_id, NULL, err);
 }
 
 static int put_password(struct trk_request *req, struct trk_err *err)
@@ -254,23 +254,23 @@ static int put_password(struct trk_request *req, struct trk_err *err)
     const char *username = api_subject(req)->name;
     struct user *user;
     struct password_change c;
-    int code = check_password(req, username, given.before, &user, NULL, err);
-    if (code == 0) {
-        code = check_new_password(given.after, err);
+    int rc = check_password(req, username, given.before, &user, NULL, err);
+    if (rc == 0) {
+        rc = check_new_password(given.after, err);
     }
-    if (code == 0) {
-        code = trk_password_hash(given.after, c.hash, err);
+    if (rc == 0) {
+        rc = trk_password_hash(given.after, c.hash, err);
     }
-    if (code == 0) {
+    if (rc == 0) {
         const struct api_deed deed = {.event_type = "password_changed",
                                       .username_subject = username};
         c.user = user;
-        code = api_transaction_audited(req, &deed, change_password, &c, err);
+        rc = api_transaction_audited(req, &deed, change_password, &c, err);
     }
-    if (code == 0 && api_subject(req)->is_session) {
+    if (rc == 0 && api_subject(req)->is_session) {
         api_set_cookie(req, "");
     }
-    return code < 0 ? code : trk_reply_null(req);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static const struct trk_route routes[] = {

@@ -55,14 +55,14 @@ static int add_token(struct trk_pg *conn, struct rotation *r, struct trk_err *er
 static int rotate(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct rotation *r = ctx;
-    int code = token_store_revoke_all(conn, r->who->id, err);
-    if (code == 0) {
-        code = add_token(conn, r, err);
+    int rc = token_store_revoke_all(conn, r->who->id, err);
+    if (rc == 0) {
+        rc = add_token(conn, r, err);
     }
-    return code < 0 ? code
-                    : issue_session(conn, r->mem, r->who->id, r->who->name,
-                                    r->lc->config->session_lifetime_s, r->lc->auth_key, &r->session,
-                                    err);
+    return rc < 0 ? rc
+                  : issue_session(conn, r->mem, r->who->id, r->who->name,
+                                  r->lc->config->session_lifetime_s, r->lc->auth_key, &r->session,
+                                  err);
 }
 
 static struct rotation rotation_of(struct trk_request *req)
@@ -76,9 +76,9 @@ static int post_regenerate(struct trk_request *req, struct trk_err *err)
     struct rotation r = rotation_of(req);
     const struct api_deed deed = {.event_type = "tokens_regenerated",
                                   .username_subject = r.who->name};
-    int code = api_transaction_audited(req, &deed, rotate, &r, err);
-    if (code < 0) {
-        return code;
+    int rc = api_transaction_audited(req, &deed, rotate, &r, err);
+    if (rc < 0) {
+        return rc;
     }
     api_set_cookie(req, r.session);
     return api_reply_dto(req, &api_new_token_dto, &r.token);
@@ -87,8 +87,8 @@ static int post_regenerate(struct trk_request *req, struct trk_err *err)
 static int find_own(struct trk_pg *conn, void *ctx, struct trk_err *err)
 {
     struct rotation *r = ctx;
-    int code = token_store_current(conn, r->mem, r->who->id, &r->token, err);
-    return code == TRK_NOT_FOUND ? add_token(conn, r, err) : code;
+    int rc = token_store_current(conn, r->mem, r->who->id, &r->token, err);
+    return rc == TRK_NOT_FOUND ? add_token(conn, r, err) : rc;
 }
 
 static int get_profile(struct trk_request *req, struct trk_err *err)
@@ -97,8 +97,8 @@ static int get_profile(struct trk_request *req, struct trk_err *err)
     if (strcmp(r.who->name, trk_req_param(req, "username")) != 0) {
         return trk_err_set(err, TRK_FORBIDDEN, "a token is shown to its own user only");
     }
-    int code = api_transaction(req, find_own, &r, err);
-    return code < 0 ? code : api_reply_user_token(req, r.who->name, r.token, r.who->is_staff);
+    int rc = api_transaction(req, find_own, &r, err);
+    return rc < 0 ? rc : api_reply_user_token(req, r.who->name, r.token, r.who->is_staff);
 }
 
 /* -- everybody's -- */
@@ -114,17 +114,17 @@ static int replace_all(struct trk_pg *conn, void *ctx, struct trk_err *err)
     void *mem = talloc_new(NULL);
     struct subject_name *subjects;
     size_t count = 0;
-    int code = subject_store_list(conn, mem, r->type, &subjects, &count, err);
-    for (size_t i = 0; i < count && code == 0; i++) {
+    int rc = subject_store_list(conn, mem, r->type, &subjects, &count, err);
+    for (size_t i = 0; i < count && rc == 0; i++) {
         const char *token;
-        code = token_store_revoke_all(conn, subjects[i].id, err);
-        if (code == 0) {
-            code = issue_token(conn, mem, subjects[i].id, r->type, subjects[i].name, 0,
-                               r->lc->auth_key, &token, err);
+        rc = token_store_revoke_all(conn, subjects[i].id, err);
+        if (rc == 0) {
+            rc = issue_token(conn, mem, subjects[i].id, r->type, subjects[i].name, 0,
+                             r->lc->auth_key, &token, err);
         }
     }
     talloc_free(mem);
-    return code;
+    return rc;
 }
 
 static int replace(struct trk_request *req, enum trk_subject_type type, struct trk_err *err)
@@ -133,8 +133,8 @@ static int replace(struct trk_request *req, enum trk_subject_type type, struct t
     const struct api_deed deed = {
         .event_type = "tokens_regenerated",
         .properties = json_pack("{s:s}", "subject_type", trk_subject_type_name(type))};
-    int code = api_transaction_audited(req, &deed, replace_all, &r, err);
-    return code < 0 ? code : trk_reply_null(req);
+    int rc = api_transaction_audited(req, &deed, replace_all, &r, err);
+    return rc < 0 ? rc : trk_reply_null(req);
 }
 
 static int post_regenerate_users(struct trk_request *req, struct trk_err *err)

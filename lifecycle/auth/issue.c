@@ -32,11 +32,11 @@ static int issue(struct trk_pg *conn, void *mem, const struct token_row *row,
     }
     struct token_row made = *row;
     made.token = text;
-    int code = token_store_add(conn, subject_id, &made, err);
-    if (code == 0) {
+    int rc = token_store_add(conn, subject_id, &made, err);
+    if (rc == 0) {
         *ret_token = talloc_strdup(mem, text);
     }
-    return code;
+    return rc;
 }
 
 int issue_token(struct trk_pg *conn, void *mem, const char *subject_id, enum trk_subject_type type,
@@ -52,35 +52,34 @@ int issue_session(struct trk_pg *conn, void *mem, const char *subject_id, const 
                   struct trk_err *err)
 {
     const struct token_row row = {.expiry_time = trk_wall_s() + lifetime_s, .is_session = true};
-    int code = session_store_make_room(conn, subject_id, err);
-    return code < 0 ? code
-                    : issue(conn, mem, &row, subject_id, TRK_SUBJECT_USER, username, auth_key,
-                            ret_token, err);
+    int rc = session_store_make_room(conn, subject_id, err);
+    return rc < 0 ? rc
+                  : issue(conn, mem, &row, subject_id, TRK_SUBJECT_USER, username, auth_key,
+                          ret_token, err);
 }
 
 static int equip(struct trk_pg *conn, void *mem, enum trk_subject_type type, const char *owner_id,
                  const char *name, const char *auth_key, struct trk_err *err)
 {
     const char *subject_id, *token;
-    int code = subject_store_ensure(conn, mem, type, owner_id, &subject_id, err);
-    return code < 0 ? code
-                    : issue_token(conn, mem, subject_id, type, name, 0, auth_key, &token, err);
+    int rc = subject_store_ensure(conn, mem, type, owner_id, &subject_id, err);
+    return rc < 0 ? rc : issue_token(conn, mem, subject_id, type, name, 0, auth_key, &token, err);
 }
 
 int issue_esc(struct trk_pg *conn, void *mem, const char *id, const char *name,
               const char *auth_key, struct trk_err *err)
 {
-    int code = esc_store_create(conn, id, name, err);
-    return code < 0 ? code : equip(conn, mem, TRK_SUBJECT_ESC, id, id, auth_key, err);
+    int rc = esc_store_create(conn, id, name, err);
+    return rc < 0 ? rc : equip(conn, mem, TRK_SUBJECT_ESC, id, id, auth_key, err);
 }
 
 int issue_family(struct trk_pg *conn, void *mem, const char *name, const char *auth_key,
                  const char **ret_id, struct trk_err *err)
 {
     bool is_new;
-    int code = family_store_ensure(conn, mem, name, ret_id, &is_new, err);
-    return code < 0 || !is_new
-               ? code
+    int rc = family_store_ensure(conn, mem, name, ret_id, &is_new, err);
+    return rc < 0 || !is_new
+               ? rc
                : equip(conn, mem, TRK_SUBJECT_JOB_FAMILY, *ret_id, name, auth_key, err);
 }
 
@@ -91,6 +90,6 @@ int issue_internal(const char *subject,
 {
     struct trk_token token = {
         .type = TRK_SUBJECT_INTERNAL, .scopes = {SCOPE_FULL_ACCESS}, .scope_count = 1};
-    int code = name_it(&token, subject, err);
-    return code < 0 ? code : sign(&token, auth_key, ret, err);
+    int rc = name_it(&token, subject, err);
+    return rc < 0 ? rc : sign(&token, auth_key, ret, err);
 }

@@ -23,7 +23,7 @@ int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *
                      struct audit_event **ret, size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
+    int rc = trk_pg_query(
         conn, &res, err,
         "select id, version, extract(epoch from timestamp)::bigint as time, event_type, "
         "properties, username_executor, username_subject, job_name, job_version from "
@@ -32,8 +32,8 @@ int audit_store_list(struct trk_pg *conn, void *mem, const struct audit_filter *
         "$3) order by timestamp desc, id limit $4 offset $5",
         "sssii", filter->job_name, filter->job_version, filter->related_to, filter->limit,
         filter->offset);
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct audit_event *events = row_array(mem, struct audit_event, count);

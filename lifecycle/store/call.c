@@ -37,7 +37,7 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         }
     }
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
+    int rc = trk_pg_query(
         conn, &res, err,
         "select m.value as maintenance, (select string_agg(e.endpoint, E'\\n') from "
         "registry_publicendpointrequest e where e.job_id = j.id and e.active) as "
@@ -58,8 +58,8 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         "') and (p.job_id is null or p.job_id = j.id) and (p.job_family_id is null or "
         "p.job_family_id = f.id) order by t.active desc, expired",
         "sss", name, exact, token);
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     const char *maintenance = trk_pg_text(res, 0, "maintenance");
     ret->is_maintenance = maintenance != NULL && strcmp(maintenance, "true") == 0;
@@ -70,10 +70,10 @@ int call_store_ask(struct trk_pg *conn, void *mem, const char *name, const char 
         (void)trk_err_set(&ret->job_err, TRK_NOT_FOUND, "no job named %s in version %s", name,
                           version);
     }
-    code = subject_of_rows(conn, mem, res, &ret->caller, &ret->caller_err);
-    if (code < 0 && code != TRK_UNAUTHENTICATED) {
+    rc = subject_of_rows(conn, mem, res, &ret->caller, &ret->caller_err);
+    if (rc < 0 && rc != TRK_UNAUTHENTICATED) {
         *err = ret->caller_err;
-        return code;
+        return rc;
     }
     return 0;
 }

@@ -9,12 +9,12 @@ int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
                         struct public_endpoint **ret, size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select endpoint, active from registry_publicendpointrequest where "
-                            "job_id = $1 order by endpoint",
-                            "s", job_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select endpoint, active from registry_publicendpointrequest where "
+                          "job_id = $1 order by endpoint",
+                          "s", job_id);
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct public_endpoint *endpoints = row_array(mem, struct public_endpoint, count);
@@ -30,14 +30,14 @@ int endpoint_store_list(struct trk_pg *conn, void *mem, const char *job_id,
 int endpoint_store_set(struct trk_pg *conn, const char *job_id,
                        const struct public_endpoint *endpoint, bool *ret_found, struct trk_err *err)
 {
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_publicendpointrequest set active = $3 where job_id = "
-                            "$1 and endpoint = $2",
-                            "ssb", job_id, endpoint->endpoint, (int)endpoint->is_active);
-    if (code == 0) {
+    int rc = trk_pg_query(conn, NULL, err,
+                          "update registry_publicendpointrequest set active = $3 where job_id = "
+                          "$1 and endpoint = $2",
+                          "ssb", job_id, endpoint->endpoint, (int)endpoint->is_active);
+    if (rc == 0) {
         *ret_found = trk_pg_affected(conn) > 0;
     }
-    return code;
+    return rc;
 }
 
 int endpoint_store_keep(struct trk_pg *conn, const char *job_id, const json_t *endpoints,

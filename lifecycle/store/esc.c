@@ -6,10 +6,10 @@ int esc_store_list(struct trk_pg *conn, void *mem, struct esc **ret, size_t *ret
                    struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc order by name, id",
-                            "");
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err, "select id, name from registry_esc order by name, id",
+                          "");
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct esc *escs = row_array(mem, struct esc, count);
@@ -26,10 +26,10 @@ int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **r
                   struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err, "select id, name from registry_esc where id = $1", "s",
-                            id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err, "select id, name from registry_esc where id = $1", "s",
+                          id);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no ESC with id %s", id);
@@ -43,11 +43,11 @@ int esc_store_get(struct trk_pg *conn, void *mem, const char *id, struct esc **r
 
 int esc_store_create(struct trk_pg *conn, const char *id, const char *name, struct trk_err *err)
 {
-    int code = trk_pg_query(conn, NULL, err,
-                            "insert into registry_esc (id, name) values ($1, $2) on conflict do "
-                            "nothing",
-                            "ss", id, name);
-    return code == 0 && trk_pg_affected(conn) == 0
+    int rc = trk_pg_query(conn, NULL, err,
+                          "insert into registry_esc (id, name) values ($1, $2) on conflict do "
+                          "nothing",
+                          "ss", id, name);
+    return rc == 0 && trk_pg_affected(conn) == 0
                ? trk_err_set(err, TRK_CONFLICT, "there is an ESC with id %s already", id)
-               : code;
+               : rc;
 }

@@ -9,10 +9,10 @@ int family_store_get(struct trk_pg *conn, void *mem, const char *name, const cha
                      struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err, "select id from registry_jobfamily where name = $1",
-                            "s", name);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err, "select id from registry_jobfamily where name = $1", "s",
+                          name);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no job family named %s", name);
@@ -26,12 +26,12 @@ int family_store_ensure(struct trk_pg *conn, void *mem, const char *name, const 
 {
     char id[TRK_UUID_SIZE];
     trk_uuid4(id);
-    int code = trk_pg_query(conn, NULL, err,
-                            "insert into registry_jobfamily (id, name) values ($1, $2) on conflict "
-                            "do nothing",
-                            "ss", id, name);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, NULL, err,
+                          "insert into registry_jobfamily (id, name) values ($1, $2) on conflict "
+                          "do nothing",
+                          "ss", id, name);
+    if (rc < 0) {
+        return rc;
     }
     *ret_is_new = trk_pg_affected(conn) > 0;
     return family_store_get(conn, mem, name, ret_id, err);
@@ -42,24 +42,24 @@ int family_store_token(struct trk_pg *conn, void *mem, const char *name, const c
 {
     const char *id;
     const char *subject_id;
-    int code = family_store_get(conn, mem, name, &id, err);
-    if (code == 0) {
-        code = subject_store_ensure(conn, mem, TRK_SUBJECT_JOB_FAMILY, id, &subject_id, err);
+    int rc = family_store_get(conn, mem, name, &id, err);
+    if (rc == 0) {
+        rc = subject_store_ensure(conn, mem, TRK_SUBJECT_JOB_FAMILY, id, &subject_id, err);
     }
-    if (code == 0) {
-        code = token_store_current(conn, mem, subject_id, ret_token, err);
+    if (rc == 0) {
+        rc = token_store_current(conn, mem, subject_id, ret_token, err);
     }
-    return code < 0 ? trk_err_wrap(err, "token of job family %s", name) : 0;
+    return rc < 0 ? trk_err_wrap(err, "token of job family %s", name) : 0;
 }
 
 int family_store_list(struct trk_pg *conn, void *mem, struct family **ret, size_t *ret_count,
                       struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select id, name from registry_jobfamily order by name", "");
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err, "select id, name from registry_jobfamily order by name",
+                          "");
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct family *families = row_array(mem, struct family, count);

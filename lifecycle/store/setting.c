@@ -18,11 +18,11 @@ int setting_store_set(struct trk_pg *conn, const char *name, const json_t *value
 int setting_store_is_maintenance(struct trk_pg *conn, bool *ret, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select value #>> '{}' as value from registry_setting where name = $1",
-                            "s", SETTING_MAINTENANCE_MODE);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select value #>> '{}' as value from registry_setting where name = $1",
+                          "s", SETTING_MAINTENANCE_MODE);
+    if (rc < 0) {
+        return rc;
     }
     const char *value = trk_pg_rows(res) > 0 ? trk_pg_text(res, 0, "value") : NULL;
     *ret = value != NULL && strcmp(value, "true") == 0;
@@ -32,9 +32,9 @@ int setting_store_is_maintenance(struct trk_pg *conn, bool *ret, struct trk_err 
 int setting_store_refuse_in_maintenance(struct trk_pg *conn, struct trk_err *err)
 {
     bool on;
-    int code = setting_store_is_maintenance(conn, &on, err);
-    if (code < 0) {
-        return code;
+    int rc = setting_store_is_maintenance(conn, &on, err);
+    if (rc < 0) {
+        return rc;
     }
     return on ? trk_err_set(err, TRK_UNAVAILABLE,
                             "Racetrack is in maintenance mode; try again when it is over")

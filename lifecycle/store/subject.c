@@ -88,9 +88,9 @@ int subject_of_rows(struct trk_pg *conn, void *mem, const struct trk_pg_result *
     subject->is_session = trk_pg_bool(res, 0, "is_session");
     subject->valid_for_ms = trk_pg_int(res, 0, "valid_for_ms");
     if (trk_pg_bool(res, 0, "not_used_today")) {
-        int code = note_use(conn, subject->token_id, err);
-        if (code < 0) {
-            return code;
+        int rc = note_use(conn, subject->token_id, err);
+        if (rc < 0) {
+            return rc;
         }
     }
     *ret = subject;
@@ -101,25 +101,25 @@ int subject_store_by_token(struct trk_pg *conn, void *mem, const char *token, st
                            struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select " TOKEN_COLUMNS ", " PERMISSION_COLUMNS
-                            " from registry_authtoken t join registry_authsubject s on s.id = "
-                            "t.auth_subject_id" SUBJECT_JOINS
-                            "where t.token = $1 order by t.active desc, expired",
-                            "s", token);
-    return code < 0 ? code : subject_of_rows(conn, mem, res, ret, err);
+    int rc = trk_pg_query(conn, &res, err,
+                          "select " TOKEN_COLUMNS ", " PERMISSION_COLUMNS
+                          " from registry_authtoken t join registry_authsubject s on s.id = "
+                          "t.auth_subject_id" SUBJECT_JOINS
+                          "where t.token = $1 order by t.active desc, expired",
+                          "s", token);
+    return rc < 0 ? rc : subject_of_rows(conn, mem, res, ret, err);
 }
 
 int subject_store_get(struct trk_pg *conn, void *mem, const char *subject_id, struct subject **ret,
                       struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
-                            "where s.id = $1",
-                            "s", subject_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
+                          "where s.id = $1",
+                          "s", subject_id);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "who asked for this does not exist any more");
@@ -132,15 +132,15 @@ int subject_store_list(struct trk_pg *conn, void *mem, enum trk_subject_type typ
                        struct subject_name **ret, size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
+    int rc = trk_pg_query(
         conn, &res, err,
         "select * from (select s.id, case $1 when 'user' then (select username from auth_user u "
         "where u.id = s.user_id) when 'esc' then s.esc_id else (select name from "
         "registry_jobfamily f where f.id = s.job_family_id) end as name from registry_authsubject "
         "s) all_subjects where name is not null order by name",
         "s", trk_subject_type_name(type));
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct subject_name *list = row_array(mem, struct subject_name, count);
@@ -181,14 +181,14 @@ int subject_store_ensure(struct trk_pg *conn, void *mem, enum trk_subject_type t
                                    column, cast);
     char *select = talloc_asprintf(mem, "select id from registry_authsubject where %s = $1%s",
                                    column, cast);
-    int code = trk_pg_query(conn, NULL, err, insert, "ss", id, owner_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, NULL, err, insert, "ss", id, owner_id);
+    if (rc < 0) {
+        return rc;
     }
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    code = trk_pg_query(conn, &res, err, select, "s", owner_id);
-    if (code < 0) {
-        return code;
+    rc = trk_pg_query(conn, &res, err, select, "s", owner_id);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no such subject");
@@ -212,13 +212,13 @@ int permission_store_revoke(struct trk_pg *conn, const char *subject_id, const c
                             const char *family_id, const char *job_id, const char *endpoint,
                             struct trk_err *err)
 {
-    int code = trk_pg_query(conn, NULL, err,
-                            "delete from registry_authresourcepermission where auth_subject_id = "
-                            "$1 and scope = $2 and job_family_id is not distinct from $3 and "
-                            "job_id is not distinct from $4 and endpoint is not distinct from $5",
-                            "sssss", subject_id, scope, family_id, job_id, endpoint);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, NULL, err,
+                          "delete from registry_authresourcepermission where auth_subject_id = "
+                          "$1 and scope = $2 and job_family_id is not distinct from $3 and "
+                          "job_id is not distinct from $4 and endpoint is not distinct from $5",
+                          "sssss", subject_id, scope, family_id, job_id, endpoint);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_affected(conn) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "the scope %s is not granted", scope);
@@ -258,15 +258,15 @@ int permission_store_holders(struct trk_pg *conn, void *mem, const char *family_
                              struct permission_holder **ret, size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
-                            "where p.id is not null and (p.job_family_id is null or "
-                            "p.job_family_id = $1) and (p.job_id is null or exists (select 1 from "
-                            "registry_job x where x.id = p.job_id and x.family_id = $1)) order by "
-                            "u.username, esc_name, family_name, p.scope, p.id",
-                            "s", family_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select " SUBJECT_COLUMNS " from registry_authsubject s" SUBJECT_JOINS
+                          "where p.id is not null and (p.job_family_id is null or "
+                          "p.job_family_id = $1) and (p.job_id is null or exists (select 1 from "
+                          "registry_job x where x.id = p.job_id and x.family_id = $1)) order by "
+                          "u.username, esc_name, family_name, p.scope, p.id",
+                          "s", family_id);
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct permission_holder *list = row_array(mem, struct permission_holder, count);

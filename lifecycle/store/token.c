@@ -43,12 +43,12 @@ int token_store_put(struct trk_pg *conn, const char *subject_id, const char *tok
                     struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select 1 from registry_authtoken where auth_subject_id = $1 and token "
-                            "= $2",
-                            "ss", subject_id, token);
-    if (code < 0 || trk_pg_rows(res) > 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select 1 from registry_authtoken where auth_subject_id = $1 and token "
+                          "= $2",
+                          "ss", subject_id, token);
+    if (rc < 0 || trk_pg_rows(res) > 0) {
+        return rc;
     }
     const struct token_row row = {.token = token};
     return token_store_add(conn, subject_id, &row, err);
@@ -58,14 +58,14 @@ int token_store_list(struct trk_pg *conn, void *mem, const char *subject_id, str
                      size_t *ret_count, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select id, token, active, extract(epoch from expiry_time)::bigint as "
-                            "expiry_time, extract(epoch from last_use_time)::bigint as "
-                            "last_use_time from registry_authtoken where auth_subject_id = $1 "
-                            "order by active desc, id",
-                            "s", subject_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select id, token, active, extract(epoch from expiry_time)::bigint as "
+                          "expiry_time, extract(epoch from last_use_time)::bigint as "
+                          "last_use_time from registry_authtoken where auth_subject_id = $1 "
+                          "order by active desc, id",
+                          "s", subject_id);
+    if (rc < 0) {
+        return rc;
     }
     int count = trk_pg_rows(res);
     struct token_row *tokens = row_array(mem, struct token_row, count);
@@ -87,14 +87,14 @@ int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
                         const char **ret_token, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(
+    int rc = trk_pg_query(
         conn, &res, err,
         "select token from registry_authtoken where auth_subject_id = $1 and "
         "active and not is_session and (expiry_time is null or expiry_time > now()) order by "
         "expiry_time desc nulls first, id limit 1",
         "s", subject_id);
-    if (code < 0) {
-        return code;
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no valid token: all were revoked or have expired");
@@ -106,12 +106,12 @@ int token_store_current(struct trk_pg *conn, void *mem, const char *subject_id,
 int token_store_revoke(struct trk_pg *conn, const char *subject_id, const char *token_id,
                        struct trk_err *err)
 {
-    int code = trk_pg_query(conn, NULL, err,
-                            "update registry_authtoken set active = false where auth_subject_id = "
-                            "$1 and id = $2",
-                            "ss", subject_id, token_id);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, NULL, err,
+                          "update registry_authtoken set active = false where auth_subject_id = "
+                          "$1 and id = $2",
+                          "ss", subject_id, token_id);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_affected(conn) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no token %s", token_id);

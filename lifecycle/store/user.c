@@ -22,12 +22,12 @@ int user_store_get(struct trk_pg *conn, void *mem, const char *username, struct 
                    struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "select " COLUMNS " from auth_user u left join registry_authsubject s "
-                            "on s.user_id = u.id where u.username = $1",
-                            "s", username);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "select " COLUMNS " from auth_user u left join registry_authsubject s "
+                          "on s.user_id = u.id where u.username = $1",
+                          "s", username);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_NOT_FOUND, "no user named %s", username);
@@ -35,9 +35,9 @@ int user_store_get(struct trk_pg *conn, void *mem, const char *username, struct 
     struct user *user = row_array(mem, struct user, 1);
     fill(user, res, 0, user);
     if (user->subject_id == NULL) {
-        code = subject_store_ensure(conn, user, TRK_SUBJECT_USER, user->id, &user->subject_id, err);
-        if (code < 0) {
-            return code;
+        rc = subject_store_ensure(conn, user, TRK_SUBJECT_USER, user->id, &user->subject_id, err);
+        if (rc < 0) {
+            return rc;
         }
     }
     *ret = user;
@@ -66,12 +66,11 @@ int user_store_lock(struct trk_pg *conn, struct trk_err *err)
 int user_store_is_empty(struct trk_pg *conn, bool *ret, struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err, "select exists (select 1 from auth_user) as found",
-                            "");
-    if (code == 0) {
+    int rc = trk_pg_query(conn, &res, err, "select exists (select 1 from auth_user) as found", "");
+    if (rc == 0) {
         *ret = !trk_pg_bool(res, 0, "found");
     }
-    return code;
+    return rc;
 }
 
 int user_store_create(struct trk_pg *conn, void *mem, const char *username, const char *hash,
@@ -79,13 +78,13 @@ int user_store_create(struct trk_pg *conn, void *mem, const char *username, cons
                       struct trk_err *err)
 {
     trk_pg_result_auto struct trk_pg_result *res = NULL;
-    int code = trk_pg_query(conn, &res, err,
-                            "insert into auth_user (username, password, is_active, is_staff, "
-                            "is_superuser) values ($1, $2, $3, $4, $4) on conflict do nothing "
-                            "returning id::text as id",
-                            "ssbb", username, hash, is_active, is_staff);
-    if (code < 0) {
-        return code;
+    int rc = trk_pg_query(conn, &res, err,
+                          "insert into auth_user (username, password, is_active, is_staff, "
+                          "is_superuser) values ($1, $2, $3, $4, $4) on conflict do nothing "
+                          "returning id::text as id",
+                          "ssbb", username, hash, is_active, is_staff);
+    if (rc < 0) {
+        return rc;
     }
     if (trk_pg_rows(res) == 0) {
         return trk_err_set(err, TRK_CONFLICT, "there is a user named %s already", username);
