@@ -19,6 +19,6 @@ endif
 # The last step before a job's wrapper: links nothing but libc, so that it starts in no time.
 PROGRAMS += $(B)/bin/job_launch
 OBJECTS += $(B)/lifecycle/infra/process/launcher/main.o
-$(B)/bin/job_launch: $(B)/lifecycle/infra/process/launcher/main.o $(patsubst %,$(B)/lifecycle/infra/process/launcher/%.o,keeper network relay)
+$(B)/bin/job_launch: $(B)/lifecycle/infra/process/launcher/main.o $(patsubst %,$(B)/lifecycle/infra/process/launcher/%.o,filter keeper network relay)
 	@mkdir -p $(@D)
 	$(CC) $(LDFLAGS) -o $@ $^

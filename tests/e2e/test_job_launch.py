@@ -1,5 +1,6 @@
 """job_launch by itself, without bubblewrap: what it hands on, what its keeper carries. Needs root, for the network namespace."""
 
+import errno
 import os
 import signal
 import socket
@@ -199,6 +200,28 @@ for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (s
     with socket.create_server(("127.0.0.1", 0)) as server:
         process = launch(code % server.getsockname()[1], "network=alone")
         assert process.wait(20) == 0 and "reached" not in process.log.read_text()
+
+
+def test_no_socket_leads_around_the_network(launch):
+    """AF_VSOCK and the like know no network namespaces; io_uring makes sockets, too."""
+    code = """
+import ctypes, socket
+made = set()
+for family in range(1, 46):
+    for kind in (1, 2, 3, 5):
+        try:
+            socket.socket(family, kind).close()
+            made.add(family)
+        except OSError:
+            pass
+libc = ctypes.CDLL(None, use_errno=True)
+print(sorted(made), libc.syscall(425, 8, ctypes.create_string_buffer(200)), ctypes.get_errno(), libc.syscall(41 | 0x40000000, 40, 1, 0))
+"""
+    process = launch(code, "network=alone", "uid=65534", "gid=65534")
+    assert process.wait(20) == 0
+    made, rest = process.log.read_text().split("]")
+    assert set(eval(made + "]")) <= {socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK}
+    assert {socket.AF_UNIX, socket.AF_INET} <= set(eval(made + "]")) and rest.split() == ["-1", str(errno.ENOSYS), "-1"]
 
 
 @pytest.mark.parametrize("options", [("network=alone", "uid=x=1", "nonsense=1"), ("pub=nowhere:80",), ("pub=127.0.0.1",)])

@@ -37,6 +37,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include "lifecycle/infra/process/launcher/filter.h"
 #include "lifecycle/infra/process/launcher/keeper.h"
 #include "lifecycle/infra/process/launcher/network.h"
 
@@ -196,6 +197,9 @@ static _Noreturn void run(const struct launch *l, char **env, int news, int outp
     const struct rlimit no_core = {0, 0};
     (void)setrlimit(RLIMIT_CORE, &no_core);
     limit_files(l->files);
+    if (l->is_alone) {
+        filter_sockets();
+    }
     keeper_release_signals();
     if (dup2(output, 1) < 0 || dup2(output, 2) < 0) {
         launch_fail("setting up the output");
