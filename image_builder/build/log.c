@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sodium.h>
 #include <stdarg.h>
 
@@ -15,6 +16,7 @@
 #define CERTAIN_MIN    8
 
 struct build_log {
+    pthread_mutex_t lock; /* a build's proxy writes into it, too */
     int fd;
     size_t max_bytes;
     const struct build_secrets *secrets;
@@ -133,6 +135,7 @@ int build_log_open(const char *path, size_t max_bytes, const struct build_secret
     struct build_log *log = trk_xcalloc(1, sizeof(*log));
     *log = (struct build_log){
         .fd = fd, .max_bytes = max_bytes, .secrets = secrets, .on_line = on_line, .ctx = ctx};
+    (void)pthread_mutex_init(&log->lock, NULL);
     trk_buf_init(&log->line, LINE_MAX_BYTES);
     trk_buf_init(&log->head, max_bytes / 2 + 2 * LINE_MAX_BYTES);
     trk_buf_init(&log->tail, max_bytes / 2 + 2 * LINE_MAX_BYTES);
@@ -185,7 +188,7 @@ static void end_line(struct build_log *log)
     trk_buf_reset(&log->line);
 }
 
-void build_log_add(struct build_log *log, const char *bytes, size_t len)
+static void add(struct build_log *log, const char *bytes, size_t len)
 {
     for (size_t i = 0; i < len; i++) {
         if (bytes[i] == '\n') {
@@ -199,6 +202,13 @@ void build_log_add(struct build_log *log, const char *bytes, size_t len)
     }
 }
 
+void build_log_add(struct build_log *log, const char *bytes, size_t len)
+{
+    (void)pthread_mutex_lock(&log->lock);
+    add(log, bytes, len);
+    (void)pthread_mutex_unlock(&log->lock);
+}
+
 void build_log_printf(struct build_log *log, const char *fmt, ...)
 {
     struct trk_buf text;
@@ -207,11 +217,13 @@ void build_log_printf(struct build_log *log, const char *fmt, ...)
     va_start(args, fmt);
     (void)trk_buf_vaddf(&text, fmt, args);
     va_end(args);
+    (void)pthread_mutex_lock(&log->lock);
     if (log->line.len > 0) {
         end_line(log);
     }
-    build_log_add(log, text.data, text.len);
-    build_log_add(log, "\n", 1);
+    add(log, text.data, text.len);
+    add(log, "\n", 1);
+    (void)pthread_mutex_unlock(&log->lock);
     trk_buf_fini(&text);
 }
 
@@ -227,23 +239,29 @@ char *build_log_text(struct build_log *log)
 {
     struct trk_buf text;
     trk_buf_init(&text, log->max_bytes + 8 * LINE_MAX_BYTES);
+    (void)pthread_mutex_lock(&log->lock);
     if (log->line.len > 0) {
         end_line(log);
     }
     (void)trk_buf_add(&text, log->head.data, log->head.len);
     put_rest(log, &text);
+    (void)pthread_mutex_unlock(&log->lock);
     return trk_buf_steal(&text, NULL);
 }
 
 void build_log_begin_step(struct build_log *log)
 {
+    (void)pthread_mutex_lock(&log->lock);
     log->step_lines = 0;
+    (void)pthread_mutex_unlock(&log->lock);
 }
 
 void build_log_tail(struct build_log *log, size_t lines, size_t max_bytes, struct trk_buf *out)
 {
     trk_autofree char *text = build_log_text(log);
+    (void)pthread_mutex_lock(&log->lock);
     lines = lines < log->step_lines ? lines : log->step_lines;
+    (void)pthread_mutex_unlock(&log->lock);
     size_t len = strlen(text);
     const char *end = text + len;
     const char *from = end;
@@ -280,5 +298,6 @@ void build_log_close(struct build_log *log)
     trk_buf_fini(&log->head);
     trk_buf_fini(&log->tail);
     (void)close(log->fd);
+    (void)pthread_mutex_destroy(&log->lock);
     free(log);
 }

@@ -3,7 +3,7 @@
  *
  * Every line loses the values of the build's secrets, user names and passwords in URLs, and
  * terminal escapes before it goes anywhere. A log that grows past its cap keeps its beginning and
- * its end. One thread.
+ * its end. Any thread.
  */
 #ifndef IMAGE_BUILDER_BUILD_LOG_H
 #define IMAGE_BUILDER_BUILD_LOG_H
