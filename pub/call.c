@@ -436,7 +436,7 @@ static void answer_question(struct pub_client *c, const struct pub_question *q)
     }
     bool is_same = c->target != NULL &&
                    (c->target->serial == f.job->serial || c->moves++ >= MOVES_MAX);
-    if (is_same || f.job->replica_count == 0) {
+    if (is_same || f.job->is_starting || f.job->replica_count == 0) {
         wait_for_news(c, &f);
     } else {
         begin_call(c, q, &f);

@@ -74,6 +74,22 @@ static const struct pub_job *find_wildcard(const struct pub_family *f, const cha
     return NULL;
 }
 
+/* What is being deployed for the first time and will match, when nothing else does: the highest. */
+static const struct pub_job *find_starting(const struct pub_family *f, const char *pattern)
+{
+    const struct pub_job *best = NULL;
+    for (size_t i = 0; f->has_starting && i < f->count; i++) {
+        const struct pub_job *job = f->versions[i].job;
+        struct trk_semver v = {
+            .major = job->number[0], .minor = job->number[1], .patch = job->number[2]};
+        if (job->is_starting && job->is_stable && trk_semver_matches(&v, pattern) &&
+            (best == NULL || compare_numbers(best, job->number, 3) > 0)) {
+            best = job;
+        }
+    }
+    return best;
+}
+
 static const struct pub_job *find_version(const struct pub_table *t, const struct pub_family *f,
                                           struct trk_h1_slice version)
 {
@@ -85,9 +101,13 @@ static const struct pub_job *find_version(const struct pub_table *t, const struc
     memcpy(text, version.at, version.len);
     text[version.len] = '\0';
     if (strcmp(text, "latest") == 0) {
-        return f->ranked_count > 0 ? f->ranked[0] : NULL;
+        return f->ranked_count > 0 ? f->ranked[0] : find_starting(f, "x");
     }
-    return trk_semver_is_wildcard(text) ? find_wildcard(f, text) : NULL;
+    if (!trk_semver_is_wildcard(text)) {
+        return NULL;
+    }
+    job = find_wildcard(f, text);
+    return job != NULL ? job : find_starting(f, text);
 }
 
 static bool is_public(const struct pub_job *job, const char *path)

@@ -162,6 +162,7 @@ static struct pub_family *build_family(const struct pub_table *t,
         const struct pub_job *job = list->jobs[i];
         uint64_t hash = pub_table_hash(t, 0, job->version, strlen(job->version));
         f->versions[i] = (struct pub_version){hash, job};
+        f->has_starting |= job->is_starting;
         if (job->is_live && job->is_stable) {
             f->ranked[f->ranked_count++] = job;
         }

@@ -105,7 +105,9 @@ struct pub_question {
     int64_t now_s;                    /* Unix seconds */
 };
 struct pub_finding {
-    const struct pub_job *job;         /* NULL: not found */
+    /* NULL: not found. is_starting: it cannot be called yet; a wildcard means such a one when no
+     * other matches. */
+    const struct pub_job *job;
     const struct pub_token *token;     /* NULL: a public path, or unknown */
     const struct pub_subject *subject; /* of the token */
     size_t version_count;              /* of the family */

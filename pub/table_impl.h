@@ -14,6 +14,7 @@ struct pub_family {
     struct pub_name *name;
     const char *text; /* the name's, close by */
     uint32_t count, ranked_count;
+    bool has_starting;
     const struct pub_job **ranked; /* stable and live, highest first */
     struct pub_version versions[]; /* by hash */
 };

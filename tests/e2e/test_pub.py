@@ -762,11 +762,12 @@ def test_use_is_reported_in_batches(pub, lifecycle):
 def test_first_deployment_is_waited_for(pub, lifecycle, make_job):
     lifecycle.add("fresh", status="starting")
     wait_until(lambda: pub.metric("pub_table_jobs") == 2, "the job to be known")
-    with pub.wire() as wire:
+    with pub.wire() as wire, pub.wire() as latest:
         wire.send(request("/pub/job/fresh/0.0.1/x", "GET"))
+        latest.send(request("/pub/job/fresh/latest/x", "GET"))
         assert pub.call(CALL).status == 200, "others are not held up"
         lifecycle.add("fresh", make_job())
-        assert wire.answer().status == 200
+        assert wire.answer().status == 200 and latest.answer().status == 200
     lifecycle.add("late", status="starting")
     wait_until(lambda: pub.metric("pub_table_jobs") == 3, "the job to be known")
     answer = pub.call("/pub/job/late/0.0.1/x")
