@@ -151,8 +151,8 @@ static int answer_allowed(struct trk_request *req, const char *endpoint, struct 
     const char *name = trk_req_param(req, "name");
     const char *version = trk_req_param(req, "version");
     trk_pg_auto struct trk_pg *conn = NULL;
-    struct subject *who;
-    struct job *job;
+    struct subject *who = NULL;
+    struct job *job = NULL;
     int rc = api_scope_param(req, &scope, err);
     if (rc == 0) {
         rc = api_authenticate(req, &conn, &who, err);

@@ -62,8 +62,8 @@ DTO_ONE_TEXT(api_token_dto, "Token", "token");
 static int list_escs(struct trk_request *req, struct trk_err *err)
 {
     trk_pg_auto struct trk_pg *conn = NULL;
-    struct esc *escs;
-    size_t count;
+    struct esc *escs = NULL;
+    size_t count = 0;
     int rc = api_acquire(req, &conn, err);
     if (rc == 0) {
         rc = esc_store_list(conn, trk_req_mem(req), &escs, &count, err);
