@@ -316,7 +316,7 @@ def test_a_folder_that_cannot_be_packed_is_explained(own, cli, tmp_path, clean):
     assert "passwd is a symbolic link that leads out of the folder" in deploy("link", lambda f: (f / "passwd").symlink_to("/etc/passwd"))
     assert "pipe is neither a file, a folder nor a symbolic link" in deploy("pipe", lambda f: os.mkfifo(f / "pipe"))
     error = deploy("heavy", heavy)
-    assert "too large to upload" in error and "75 MiB  weights.bin" in error and ".gitignore" in error
+    assert "are too large: at most 70 MiB" in error and "75 MiB  weights.bin" in error and ".gitignore" in error
 
 
 # --- bodies and framing
