@@ -11,12 +11,10 @@
 
 #include "lifecycle/infra/process/launcher/network.h"
 
-#if defined(__x86_64__)
-#define OWN_ARCH AUDIT_ARCH_X86_64
-#elif defined(__aarch64__)
+#ifdef __aarch64__
 #define OWN_ARCH AUDIT_ARCH_AARCH64
 #else
-#error "which architecture's system calls are these?"
+#define OWN_ARCH AUDIT_ARCH_X86_64
 #endif
 
 #define X32_BIT        0x40000000U /* of system calls of x86-64's other ABI */
