@@ -27,7 +27,7 @@ check_banned() {
 }
 check_cppcheck() {
     cppcheck --quiet --std=c11 --language=c --enable=warning,performance,portability --error-exitcode=1 --inline-suppr -j 2 \
-        --suppressions-list=utils/cppcheck.txt --library=utils/cppcheck.cfg -D_GNU_SOURCE -DTRK_VERSION='"0"' -DTRK_GIT_VERSION='"0"' -I. \
+        --suppressions-list=utils/cppcheck.txt --library=utils/cppcheck.cfg -D_GNU_SOURCE -D__x86_64__ -DTRK_VERSION='"0"' -DTRK_GIT_VERSION='"0"' -I. \
         "${c_files[@]}"
 }
 check_shell() { shellcheck --severity=style "${shell_files[@]}"; }
