@@ -235,14 +235,20 @@ static json_t *make_env(const struct lifecycle_config *config, void *mem,
     return env;
 }
 
-static const char *const *env_list(void *mem, json_t *env)
+/* Those that are secret, or those that are not. */
+static const char *const *env_list(void *mem, json_t *env, const json_t *secrets, bool is_secret)
 {
     const char **list = talloc_zero_array(mem, const char *, (unsigned)json_object_size(env) + 1);
+    const json_t *users = json_object_get(secrets, "secret_runtime_env");
     const char *key;
     json_t *value;
     size_t count = 0;
     json_object_foreach (env, key, value) {
-        list[count++] = talloc_asprintf(list, "%s=%s", key, json_string_value(value));
+        bool is_one = strcmp(key, "AUTH_TOKEN") == 0 || strcmp(key, "JOB_CALL_SECRET") == 0 ||
+                      json_object_get(users, key) != NULL;
+        if (is_one == is_secret) {
+            list[count++] = talloc_asprintf(list, "%s=%s", key, json_string_value(value));
+        }
     }
     return list;
 }
@@ -295,8 +301,11 @@ int spec_make(const struct lifecycle_config *config, void *mem, const struct spe
         .image_name = input->image_name,
         .image_digest = input->image_digest,
         .manifest_yaml = input->manifest_yaml,
-        .env = env_list(mem, env),
+        .env = env_list(mem, env, input->secrets, false),
+        .secret_env = env_list(mem, env, input->secrets, true),
         .deployment_timestamp = input->deployment_timestamp,
+        .memory_min_bytes = resources.memory_min,
+        .cpu_min_milli = resources.cpu_min,
         .memory_max_bytes = resources.memory_max,
         .cpu_max_milli = resources.cpu_max,
         .network = network,

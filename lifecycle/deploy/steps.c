@@ -270,6 +270,7 @@ int step_apply(struct work *w, struct trk_err *err)
         return rc;
     }
     struct infra_observation seen;
+    a.spec.cancel = &w->cancel;
     rc = w->target->apply(w->target, &a.spec, &seen, err);
     struct queue_progress progress = {.step = STEP_ALIVE, .phase = "starting Job server"};
     rc = rc < 0 ? rc : work_advance(w, NULL, &progress, false, err);

@@ -12,6 +12,7 @@
 #ifndef LIFECYCLE_INFRA_TARGET_H
 #define LIFECYCLE_INFRA_TARGET_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -27,13 +28,17 @@ struct infra_generation_spec {
     const char *image_name;   /* host:port/ns/job-entrypoint/name:tag */
     const char *image_digest; /* sha256:… of the manifest: what is really run */
     const char *manifest_yaml;
-    const char *const
-        *env; /* "K=V", NULL-terminated: injected + manifest + secrets, resolved by the caller */
+    /* "K=V", NULL-terminated; together what the job sees. Secret ones are kept sealed, or where the
+     * place has something for secrets. NULL: none. */
+    const char *const *env, *const *secret_env;
     int64_t deployment_timestamp;
-    int64_t memory_max_bytes, cpu_max_milli; /* 0: no limit */
+    int64_t memory_min_bytes, cpu_min_milli; /* what it is promised; 0: nothing */
+    int64_t memory_max_bytes, cpu_max_milli; /* what it may use; 0: no limit */
     const char
         *network; /* none: the gateway only; outside: what is not of this host, too; NULL: none */
     int64_t replicas;
+    const volatile bool
+        *cancel; /* true: give up (TRK_CANCELLED), what was started stays; or NULL */
 };
 
 enum infra_state {
@@ -76,6 +81,11 @@ struct infra_target {
      * generation and number; *ret owned array (free). A failure means "unknown", never "empty". */
     int (*list)(const struct infra_target *t, const char *generation_id,
                 struct infra_observation **ret, size_t *ret_count, struct trk_err *err);
+    /* From now on `changed` is told, from any thread, when a replica has ended, or was started
+     * again, by itself; it must not block. What it was told of late, or not, is seen by list. NULL:
+     * nobody is told any more, once this has returned. NULL instead of a function: it cannot. */
+    void (*watch)(const struct infra_target *t,
+                  void (*changed)(void *ctx, const char *generation_id), void *ctx);
     /* Last `tail` lines (0: all kept) of the generation's output. */
     int (*logs)(const struct infra_target *t, const char *generation_id, size_t tail,
                 struct trk_buf *out, struct trk_err *err);

@@ -9,7 +9,7 @@
 #include "lifecycle/store/leader.h"
 #include "lifecycle/supervisor/internal.h"
 
-enum { HURRIED_MS = 100, FIRST_CLEAN_S = 60 };
+enum { HURRIED_MS = 100, NEWS_MS = 50, FIRST_CLEAN_S = 60 };
 
 /* -- leading -- */
 
@@ -91,26 +91,43 @@ void supervisor_wake(struct supervisor *s)
     pthread_mutex_unlock(&s->mutex);
 }
 
+static struct timespec after_ms(int64_t ms)
+{
+    int64_t at_ns = trk_now_ns() + ms * TRK_NS_PER_MS;
+    return (struct timespec){.tv_sec = at_ns / TRK_NS_PER_S, .tv_nsec = at_ns % TRK_NS_PER_S};
+}
+
+/* Until there is news, or it is time; news that come one after the other are looked at together. */
 static bool wait_for_next(struct supervisor *s)
 {
-    int64_t ms = s->is_hurried ? HURRIED_MS : s->lc->config->supervisor_interval_ms;
-    struct timespec until;
-    (void)clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += ms / 1000;
-    until.tv_nsec += (ms % 1000) * 1000000;
-    if (until.tv_nsec >= 1000000000) {
-        until.tv_sec++;
-        until.tv_nsec -= 1000000000;
-    }
+    struct timespec soonest = after_ms(NEWS_MS);
+    struct timespec until = after_ms(s->is_hurried ? HURRIED_MS
+                                                   : s->lc->config->supervisor_interval_ms);
     pthread_mutex_lock(&s->mutex);
-    int waited = 0;
-    while (!s->stop && !s->has_news && waited == 0) {
-        waited = pthread_cond_timedwait(&s->wake, &s->mutex, &until);
+    while (!s->stop && pthread_cond_timedwait(&s->wake, &s->mutex, &soonest) == 0) {
+    }
+    while (!s->stop && !s->has_news && pthread_cond_timedwait(&s->wake, &s->mutex, &until) == 0) {
     }
     s->has_news = false;
     bool stop = s->stop;
     pthread_mutex_unlock(&s->mutex);
     return !stop;
+}
+
+static void on_change(void *ctx, const char *generation_id)
+{
+    (void)generation_id; /* all are looked at: that costs little, and is right in any case */
+    supervisor_wake(ctx);
+}
+
+static void watch_targets(struct supervisor *s, bool is_on)
+{
+    for (size_t i = 0; i < s->lc->targets.count; i++) {
+        const struct infra_target *t = s->lc->targets.list[i];
+        if (t->watch != NULL) {
+            t->watch(t, is_on ? on_change : NULL, s);
+        }
+    }
 }
 
 static void *supervisor_main(void *arg)
@@ -156,6 +173,7 @@ int supervisor_start(struct lifecycle *lc, struct trk_err *err)
     lc->supervisor = s;
     s->health = health_start(s, lc->config->health_probe_interval_s * 1000, err);
     int rc = s->health != NULL ? 0 : TRK_INTERNAL;
+    watch_targets(s, true);
     s->is_running = rc == 0 && pthread_create(&s->thread, NULL, supervisor_main, s) == 0;
     if (rc == 0 && !s->is_running) {
         rc = trk_err_set(err, TRK_INTERNAL, "starting the supervisor failed");
@@ -176,6 +194,7 @@ void supervisor_stop(struct lifecycle *lc)
     s->stop = true;
     pthread_cond_signal(&s->wake);
     pthread_mutex_unlock(&s->mutex);
+    watch_targets(s, false);
     if (s->is_running) {
         pthread_join(s->thread, NULL);
     }

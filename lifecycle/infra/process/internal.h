@@ -48,6 +48,8 @@ struct process_target {
     pthread_mutex_t mutex;
     pthread_t watcher;
     bool is_watching, stop;
+    void (*changed)(void *ctx, const char *generation_id); /* whom to tell; under the mutex */
+    void *changed_ctx;
     int wake_fd;
 };
 
@@ -139,6 +141,10 @@ int process_kill_all(const struct process_target *p, const char *id, const json_
 void process_note_exit(struct process_target *p, const char *id, json_t *doc);
 void *process_watch(void *target);
 void process_wake(struct process_target *p);
+/* A workload changed by itself: tells whoever watches. */
+void process_changed(struct process_target *p, const char *id);
+void process_tell(const struct infra_target *t,
+                  void (*changed)(void *ctx, const char *generation_id), void *ctx);
 
 /* replicas.c: the operations on generations. The id of a workload is that of its generation, with
  * ".1", … for all replicas but the first. */

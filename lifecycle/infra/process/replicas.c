@@ -81,6 +81,10 @@ int process_apply(const struct infra_target *t, const struct infra_generation_sp
         struct infra_generation_spec one = *spec;
         one.generation_id = id;
         int rc = 0;
+        if (spec->cancel != NULL && *spec->cancel) {
+            return trk_err_set(err, TRK_CANCELLED, "starting generation %s: interrupted",
+                               spec->generation_id);
+        }
         if (k == 0 || k < spec->replicas) {
             rc = process_apply_one(p, &one, ret, err);
         } else if (is_there(p, id)) {

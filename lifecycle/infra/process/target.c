@@ -40,7 +40,14 @@ static enum infra_state state_of(const json_t *doc)
                                                : INFRA_GONE;
 }
 
-/* "K=V\0K=V\0", sealed for this generation, as base64. */
+static void add_env(struct trk_buf *buf, const char *const *env)
+{
+    for (; env != NULL && *env != NULL; env++) {
+        (void)trk_buf_add(buf, *env, strlen(*env) + 1);
+    }
+}
+
+/* "K=V\0K=V\0", sealed for this generation, as base64: all of it, for the less said in the open. */
 static int seal_env(const struct process_target *p, const struct infra_generation_spec *spec,
                     json_t *doc, struct trk_err *err)
 {
@@ -49,9 +56,8 @@ static int seal_env(const struct process_target *p, const struct infra_generatio
     size_t len;
     trk_buf_init(&plain, 1 << 20);
     trk_buf_init(&text, 4 << 20);
-    for (const char *const *entry = spec->env; entry != NULL && *entry != NULL; entry++) {
-        (void)trk_buf_add(&plain, *entry, strlen(*entry) + 1);
-    }
+    add_env(&plain, spec->env);
+    add_env(&plain, spec->secret_env);
     int rc = plain.failed ? trk_err_set(err, TRK_TOO_LARGE, "the environment exceeds 1 MiB")
                           : trk_seal(p->secret_key, spec->generation_id, plain.data, plain.len,
                                      &sealed, &len, err);
@@ -435,6 +441,7 @@ int infra_process_new(const struct infra_process_options *o, const struct infra_
         .stop = process_stop,
         .remove = process_remove,
         .list = process_list,
+        .watch = process_tell,
         .logs = process_logs,
     };
     int rc = make_folders(p, err);

@@ -139,6 +139,7 @@ void process_note_exit(struct process_target *p, const char *id, json_t *doc)
     if (workload_save(p, id, doc, &err) < 0) {
         trk_log_error("a job's end cannot be noted", "generation", id, "error", err.text, NULL);
     }
+    process_changed(p, id);
     trk_buf_fini(&reason);
 }
 
@@ -314,8 +315,10 @@ static void tend(struct process_target *p, const char *id, int64_t *ret_due_ms)
         } else if (workload_is(doc, STATE_STOPPING) &&
                    (!is_alive || workload_int(doc, "kill_at_ms") <= now)) {
             finish_stop(p, id, doc);
+            process_changed(p, id);
         } else if (workload_is(doc, STATE_BACKOFF) && workload_int(doc, "next_start_ms") <= now) {
             start_again(p, id, doc);
+            process_changed(p, id);
         }
     } else if (workload_is(doc, STATE_RUNNING) &&
                trk_cgroups_oom_kills(&p->cgroups, id) > workload_int(doc, "oom_kills")) {
@@ -389,4 +392,25 @@ void *process_watch(void *target)
         sleep_until(p, ids, count, due_ms);
     }
     return NULL;
+}
+
+void process_changed(struct process_target *p, const char *id)
+{
+    char generation[40];
+    (void)workload_split_id(id, generation);
+    pthread_mutex_lock(&p->mutex);
+    if (p->changed != NULL) {
+        p->changed(p->changed_ctx, generation);
+    }
+    pthread_mutex_unlock(&p->mutex);
+}
+
+void process_tell(const struct infra_target *t,
+                  void (*changed)(void *ctx, const char *generation_id), void *ctx)
+{
+    struct process_target *p = t->state;
+    pthread_mutex_lock(&p->mutex);
+    p->changed = changed;
+    p->changed_ctx = ctx;
+    pthread_mutex_unlock(&p->mutex);
 }

@@ -229,6 +229,10 @@ static int fake_apply(const struct infra_target *t, const struct infra_generatio
         for (const char *const *entry = spec->env; *entry != NULL; entry++) {
             append("env", *entry);
         }
+        for (const char *const *entry = spec->secret_env; *entry != NULL; entry++) {
+            append("env", *entry);
+            append("secret-env", *entry);
+        }
         touch(file);
     }
     kill_point("apply-after");
@@ -316,6 +320,17 @@ static int fake_list(const struct infra_target *t, const char *id, struct infra_
     return 0;
 }
 
+static void (*watcher)(void *ctx, const char *generation_id);
+static void *watcher_ctx;
+
+static void fake_watch(const struct infra_target *t,
+                       void (*changed)(void *ctx, const char *generation_id), void *ctx)
+{
+    (void)t;
+    watcher = changed;
+    watcher_ctx = ctx;
+}
+
 static int fake_logs(const struct infra_target *t, const char *id, size_t tail, struct trk_buf *out,
                      struct trk_err *err)
 {
@@ -330,6 +345,7 @@ static struct infra_target fake = {
     .stop = fake_stop,
     .remove = fake_remove,
     .list = fake_list,
+    .watch = fake_watch,
     .logs = fake_logs,
 };
 static const struct infra_target *const targets[] = {&fake};
@@ -882,6 +898,9 @@ START_TEST(the_same_again_ends_unchanged_and_other_code_replaces)
     start_worker(&worker);
     deploy_well("adder", "1.0.0", "code", false);
     ck_assert_int_eq(count_lines("env", "MODEL_TOKEN=s3cret"), 1);
+    ck_assert_int_eq(count_lines("secret-env", "MODEL_TOKEN=s3cret"), 1);
+    ck_assert_int_eq(count_lines("secret-env", "AUTH_TOKEN=ey"), 1);
+    ck_assert_int_eq(count_lines("secret-env", "JOB_"), 1); /* JOB_CALL_SECRET */
     ck_assert_int_eq(count_lines("env", "BUILD_ONLY="), 1);
     ck_assert_int_eq(count_lines("env", "BUILD_ONLY=x"), 0);
     ck_assert_int_eq(count_lines("env", "JOB_VERSION=1.0.0"), 1);
@@ -1342,6 +1361,25 @@ START_TEST(a_lost_image_is_built_again_once)
 }
 END_TEST
 
+START_TEST(the_supervisor_looks_when_a_target_tells_it)
+{
+    struct trk_proc worker;
+    start_worker(&worker);
+    deploy_well("adder", "1.0.0", "code", false);
+    stop_worker(&worker);
+    config.supervisor_interval_ms = 3600000;
+    must(supervisor_start(&lc, &err));
+    touch("crashed");
+    for (int i = 0; i < 2; i++) { /* the first round may be on its way */
+        watcher(watcher_ctx, "x");
+        expect(JOB_STATUS, "adder", JOB_ERROR);
+    }
+    ck_assert_ptr_nonnull(watcher);
+    supervisor_stop(&lc);
+    ck_assert_ptr_null(watcher);
+}
+END_TEST
+
 START_TEST(what_was_cloned_is_not_built_again_by_itself)
 {
     struct trk_proc worker;
@@ -1474,6 +1512,7 @@ int main(int argc, char **argv)
     tcase_add_test(tcase, a_job_that_is_not_ready_any_more_is_an_error_until_it_is);
     tcase_add_test(tcase, a_supervisor_without_descriptors_blames_no_job);
     tcase_add_test(tcase, a_lost_image_is_built_again_once);
+    tcase_add_test(tcase, the_supervisor_looks_when_a_target_tells_it);
     tcase_add_test(tcase, what_was_cloned_is_not_built_again_by_itself);
     tcase_add_test(tcase, retries_become_rare);
     suite_add_tcase(suite, tcase);

@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <netinet/in.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -588,6 +589,35 @@ START_TEST(test_replicas_are_processes_of_their_own)
 }
 END_TEST
 
+static atomic_int told;
+
+static void note_change(void *ctx, const char *generation_id)
+{
+    told += strcmp(generation_id, ctx) == 0;
+}
+
+START_TEST(test_whoever_watches_is_told)
+{
+    if (!can_use("none")) {
+        return;
+    }
+    char id[] = "22222222-0000-4000-8000-000000000012";
+    put_image("crash", 1000);
+    start_target("none");
+    struct infra_observation seen;
+    target->watch(target, note_change, id);
+    apply(id, 0, &seen);
+    wait_state(id, INFRA_BACKOFF, &seen);
+    int64_t deadline = trk_now_ns() + 20 * TRK_NS_PER_S;
+    while (told < 2 && trk_now_ns() < deadline) { /* it ended, and was started again */
+        trk_sleep_ms(2);
+    }
+    ck_assert_int_ge(told, 2);
+    target->watch(target, NULL, NULL);
+    remove_generation(id);
+}
+END_TEST
+
 START_TEST(test_crash_is_explained_and_restarted_with_pauses)
 {
     if (!can_use(sandboxes[_i])) {
@@ -968,6 +998,7 @@ int main(int argc, char **argv, char **env)
     tcase_add_loop_test(tcase, test_job_runs_confined_and_goes_without_a_trace, 0, 2);
     tcase_add_test(tcase, test_state_below_opt_is_not_shown);
     tcase_add_loop_test(tcase, test_replicas_are_processes_of_their_own, 0, 2);
+    tcase_add_test(tcase, test_whoever_watches_is_told);
     tcase_add_loop_test(tcase, test_crash_is_explained_and_restarted_with_pauses, 0, 2);
     tcase_add_loop_test(tcase, test_killed_job_comes_back_at_its_address, 0, 2);
     tcase_add_loop_test(tcase, test_job_outlives_the_target_and_is_found_again, 0, 2);
