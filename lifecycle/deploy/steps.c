@@ -378,6 +378,7 @@ static int list_running(struct work *w, char **ret, struct trk_err *err)
         replicas[i] = (struct replica){.number = list[i].replica,
                                        .state = REPLICA_RUNNING,
                                        .address = list[i].address,
+                                       .restarts = list[i].restarts,
                                        .reason = ""};
         if (list[i].state != INFRA_RUNNING) {
             rc = trk_err_set(err, TRK_INVALID, "the job ended just after it was ready: %s",

@@ -37,8 +37,7 @@ struct infra_generation_spec {
     const char
         *network; /* none: the gateway only; outside: what is not of this host, too; NULL: none */
     int64_t replicas;
-    const volatile bool
-        *cancel; /* true: give up (TRK_CANCELLED), what was started stays; or NULL */
+    const atomic_bool *cancel; /* true: give up (TRK_CANCELLED), what was started stays; or NULL */
 };
 
 enum infra_state {

@@ -8,10 +8,11 @@
     "g.id, g.job_name, g.job_version, g.deployment_id, g.infrastructure_target, "                  \
     "g.target_instance, g.state, g.spec, case when g.asleep then 0 else g.replicas end as "        \
     "replica_count, coalesce((select jsonb_agg(jsonb_build_array(r.replica, r.state, r.address, "  \
-    "r.reason) order by r.replica) from registry_jobreplica r where r.generation_id = g.id), "     \
-    "'[]')::text as replicas, (extract(epoch from now() - g.state_time) * 1000)::bigint as "       \
-    "state_age_ms, j.status as job_status from registry_jobgeneration g left join registry_job j " \
-    "on j.name = g.job_name and j.version = g.job_version and j.generation_id = g.id"
+    "r.reason, r.restarts) order by r.replica) from registry_jobreplica r where r.generation_id "  \
+    "= g.id), '[]')::text as replicas, (extract(epoch from now() - g.state_time) * 1000)::bigint " \
+    "as state_age_ms, j.status as job_status from registry_jobgeneration g left join "             \
+    "registry_job j on j.name = g.job_name and j.version = g.job_version and j.generation_id = "   \
+    "g.id"
 
 static void fill(void *mem, const struct trk_pg_result *res, int row, struct generation *ret)
 {
@@ -98,12 +99,12 @@ int generation_store_put_replicas(struct trk_pg *conn, const char *id, const cha
     if (code == 0) {
         code = trk_pg_query(
             conn, NULL, err,
-            "insert into registry_jobreplica as r (generation_id, replica, state, address, reason) "
-            "select $1, (e ->> 0)::int, e ->> 1, e ->> 2, e ->> 3 from "
-            "jsonb_array_elements($2::jsonb) e on conflict (generation_id, replica) do update set "
-            "state = excluded.state, address = excluded.address, reason = excluded.reason where "
-            "(r.state, r.address, r.reason) is distinct from (excluded.state, excluded.address, "
-            "excluded.reason)",
+            "insert into registry_jobreplica as r (generation_id, replica, state, address, reason, "
+            "restarts) select $1, (e ->> 0)::int, e ->> 1, e ->> 2, e ->> 3, (e ->> 4)::bigint "
+            "from jsonb_array_elements($2::jsonb) e on conflict (generation_id, replica) do update "
+            "set state = excluded.state, address = excluded.address, reason = excluded.reason, "
+            "restarts = excluded.restarts where (r.state, r.address, r.reason, r.restarts) is "
+            "distinct from (excluded.state, excluded.address, excluded.reason, excluded.restarts)",
             "ss", id, replicas);
     }
     return code;
@@ -113,8 +114,9 @@ char *generation_store_replicas_text(const struct replica *list, size_t count)
 {
     json_auto_t *all = json_array();
     for (size_t i = 0; i < count; i++) {
-        (void)json_array_append_new(all, json_pack("[I, s, s?, s]", (json_int_t)list[i].number,
-                                                   list[i].state, list[i].address, list[i].reason));
+        (void)json_array_append_new(all, json_pack("[I, s, s?, s, I]", (json_int_t)list[i].number,
+                                                   list[i].state, list[i].address, list[i].reason,
+                                                   (json_int_t)list[i].restarts));
     }
     return json_dumps(all, 0);
 }
@@ -159,6 +161,26 @@ int generation_store_lock_job(struct trk_pg *conn, void *mem, const struct gener
         *ret_status = trk_pg_rows(res) > 0 ? row_text(mem, res, 0, "status") : NULL;
     }
     return code;
+}
+
+bool generation_store_replica(void *mem, const char *replicas, int64_t number, struct replica *ret)
+{
+    json_auto_t *all = json_loads(replicas, 0, NULL);
+    for (size_t i = 0; i < json_array_size(all); i++) {
+        const json_t *one = json_array_get(all, i);
+        const char *address = json_string_value(json_array_get(one, 2));
+        if (json_integer_value(json_array_get(one, 0)) == number) {
+            *ret = (struct replica){
+                .number = number,
+                .state = talloc_strdup(mem, json_string_value(json_array_get(one, 1))),
+                .address = address != NULL ? talloc_strdup(mem, address) : NULL,
+                .reason = talloc_strdup(mem, json_string_value(json_array_get(one, 3))),
+                .restarts = json_integer_value(json_array_get(one, 4)),
+            };
+            return true;
+        }
+    }
+    return false;
 }
 
 /* -- secrets -- */

@@ -18,13 +18,14 @@
 #define GENERATION_REMOVING "removing" /* asked to end */
 
 #define REPLICA_RUNNING "running"
-#define REPLICA_ERROR   "error"  /* ended by itself and waits, or is not ready */
-#define REPLICA_LOST    "lost"   /* its target does not have it (any more) */
-#define REPLICA_ENDING  "ending" /* starting, or asked to end */
+#define REPLICA_ERROR   "error"   /* ended by itself and waits, or is not ready */
+#define REPLICA_LOST    "lost"    /* its target does not have it (any more) */
+#define REPLICA_WAITING "waiting" /* it starts, is not ready yet, or was asked to end */
 
 struct replica {
     int64_t number;
     const char *state, *address, *reason; /* address NULL: none; reason "": none */
+    int64_t restarts;                     /* by itself */
 };
 
 struct generation {
@@ -53,6 +54,9 @@ int generation_store_put_replicas(struct trk_pg *conn, const char *id, const cha
                                   struct trk_err *err) TRK_MUST_CHECK;
 /* The same as text, comparable with generation.replicas; owned. */
 char *generation_store_replicas_text(const struct replica *list, size_t count);
+/* The replica of that number in generation.replicas; false when it is not known. Strings hang on
+ * mem. */
+bool generation_store_replica(void *mem, const char *replicas, int64_t number, struct replica *ret);
 /* Every other generation of the job goes from serving to `state`. */
 int generation_store_replace(struct trk_pg *conn, const char *name, const char *version,
                              const char *keep_id, const char *state,

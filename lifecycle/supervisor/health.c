@@ -33,7 +33,7 @@ enum {
 };
 
 struct patient {
-    char id[40]; /* of the generation */
+    char id[64];
     char address[512];
     uint64_t serial;   /* another one whenever what was found out before does not count any more */
     bool is_running;   /* by its job's status; else it is waited for */

@@ -17,9 +17,9 @@
 enum health_state { HEALTH_UNKNOWN, HEALTH_READY, HEALTH_FAILING };
 struct health;
 struct supervisor;
-/* What was found out lately about the generation, which is asked from now on. is_running: by its
- * job's status; what was found out under another status or address does not count. *ret_reason
- * owned, set for HEALTH_FAILING. */
+/* What was found out lately about the replica `id`, which is asked from now on. is_running: it
+ * served at the last look; what was found out otherwise, or at another address, does not count.
+ * *ret_reason owned, set for HEALTH_FAILING. */
 enum health_state health_of(struct health *health, const char *id, const char *address,
                             bool is_running, char **ret_reason);
 void health_sweep(struct health *health); /* forgets those not named since the last time */

@@ -109,21 +109,29 @@ static const char *judge_replica(struct supervisor *s, void *mem, const struct g
     }
     if (seen->state != INFRA_RUNNING) {
         roll->waiting++;
-        return REPLICA_ENDING;
+        return REPLICA_WAITING;
     }
     char id[64];
-    bool is_running = has_status(g, JOB_RUNNING);
+    struct replica before = {.state = "", .reason = ""};
+    (void)generation_store_replica(mem, g->replicas, seen->replica, &before);
+    /* One that was started again since the last look has to be ready first. */
+    bool is_running = has_status(g, JOB_RUNNING) && strcmp(before.state, REPLICA_RUNNING) == 0 &&
+                      before.restarts == seen->restarts;
     trk_autofree char *trouble = NULL;
-    (void)snprintf(id, sizeof(id), seen->replica > 0 ? "%s.%d" : "%s", g->id, seen->replica);
+    (void)snprintf(id, sizeof(id), "%s.%d#%lld", g->id, seen->replica, (long long)seen->restarts);
     enum health_state health = health_of(s->health, id, seen->address, is_running, &trouble);
     if (is_running && health == HEALTH_FAILING) {
         roll->failing++;
         *ret_reason = talloc_strdup(mem, trouble);
         return REPLICA_ERROR;
     }
-    /* One whose job does not run has to answer first. */
-    *(is_running || health == HEALTH_READY ? &roll->serving : &roll->waiting) += 1;
-    return REPLICA_RUNNING;
+    bool is_serving = is_running || health == HEALTH_READY;
+    *(is_serving ? &roll->serving : &roll->waiting) += 1;
+    if (!is_serving && strcmp(before.state, REPLICA_ERROR) == 0) {
+        *ret_reason = before.reason;
+        return REPLICA_ERROR; /* until it is ready again */
+    }
+    return is_serving ? REPLICA_RUNNING : REPLICA_WAITING;
 }
 
 static void call_roll(struct supervisor *s, void *mem, const struct generation *g,
@@ -139,6 +147,7 @@ static void call_roll(struct supervisor *s, void *mem, const struct generation *
         struct replica *r = &ret->list[k];
         r->number = k;
         r->reason = "";
+        r->restarts = seen != NULL ? seen->restarts : 0;
         r->address = seen != NULL && seen->address[0] != '\0' ? seen->address : NULL;
         r->state = judge_replica(s, mem, g, seen, ret, &r->reason);
         ret->reason = ret->reason[0] == '\0' ? r->reason : ret->reason;

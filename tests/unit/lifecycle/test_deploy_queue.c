@@ -182,6 +182,8 @@ static void fill_replica(const char *name, struct infra_observation *ret)
     trk_autofree char *stopped = trk_xasprintf("%s/%s.stopped", target_folder, name);
     trk_autofree char *crashed = trk_xasprintf("crashed+%d", ret->replica);
     bool is_crashed = exists("crashed") || exists(crashed);
+    trk_autofree char *restarted = trk_xasprintf("restarted+%d", ret->replica);
+    ret->restarts = exists(restarted);
     snprintf(ret->generation_id, sizeof(ret->generation_id), "%.*s", (int)len, name);
     snprintf(ret->address, sizeof(ret->address), "%s", url + strlen("http://"));
     if (exists("moved") || ret->replica == 1) {
@@ -1260,6 +1262,10 @@ static void expect_lines(const char *name, const char *part, int wanted)
     "select string_agg(r.state, ' ' order by replica) as v from registry_jobreplica r join "       \
     "registry_job j on j.generation_id = r.generation_id where j.name = $1"
 
+#define SECOND_STATE                                                                               \
+    "select r.state as v from registry_jobreplica r join registry_job j on j.generation_id = "     \
+    "r.generation_id where j.name = $1 and r.replica = 1"
+
 START_TEST(replicas_serve_together_and_are_revived_alone)
 {
     struct trk_proc worker;
@@ -1277,6 +1283,14 @@ START_TEST(replicas_serve_together_and_are_revived_alone)
     expect(REPLICA_STATES, "adder", "running error");
     ck_assert_str_eq(value(JOB_STATUS, "adder"), JOB_RUNNING);
     drop("crashed+1");
+    expect(REPLICA_STATES, "adder", "running running");
+    /* One was started again between two looks: it serves when it is ready. */
+    touch("unready");
+    touch("restarted+1");
+    expect(SECOND_STATE, "adder", "waiting");
+    drop("unready");
+    expect(REPLICA_STATES, "adder", "running running");
+    drop("restarted+1");
     expect(REPLICA_STATES, "adder", "running running");
     /* One is gone: it alone comes back. */
     trk_autofree char *second = trk_xasprintf(

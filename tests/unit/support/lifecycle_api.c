@@ -108,7 +108,7 @@ void new_job(const char *name, const char *version, const char *status)
                                           .spec = "{}",
                                           .replica_count = 1};
     must(generation_store_insert(conn, &generation, &api.err));
-    must(generation_store_put_replicas(conn, id, "[[0, \"running\", \"127.0.0.1:4000\", \"\"]]",
+    must(generation_store_put_replicas(conn, id, "[[0, \"running\", \"127.0.0.1:4000\", \"\", 0]]",
                                        &api.err));
     must(job_store_save(conn, &job, &api.err));
 }
