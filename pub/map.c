@@ -51,6 +51,20 @@ void *pub_map_find(const struct pub_map *map, uint64_t hash, const void *key)
     return entry;
 }
 
+void pub_map_fetch_place(const struct pub_map *map, uint64_t hash)
+{
+    const struct pub_slots *s = atomic_load_explicit(&map->slots, memory_order_acquire);
+    __builtin_prefetch(&s->at[(size_t)hash & s->mask]);
+}
+
+void pub_map_fetch_entry(const struct pub_map *map, uint64_t hash)
+{
+    const struct pub_slots *s = atomic_load_explicit(&map->slots, memory_order_acquire);
+    const char *entry = atomic_load_explicit(&s->at[(size_t)hash & s->mask], memory_order_acquire);
+    __builtin_prefetch(entry);
+    __builtin_prefetch(entry + 64);
+}
+
 /* A new array with room, without the gone ones. */
 static void rebuild(struct pub_map *map, struct pub_readers *readers)
 {

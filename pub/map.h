@@ -32,6 +32,10 @@ void pub_map_init(struct pub_map *map, uint64_t (*hash)(const void *ctx, const v
 void pub_map_fini(struct pub_map *map);
 /* Any thread (inside, see reclaim.h). `hash` is the key's. NULL: none. */
 void *pub_map_find(const struct pub_map *map, uint64_t hash, const void *key);
+/* Any thread. The same key is looked for soon: fetches its place, then what stands there (when the
+ * place is there by then), while the caller does something else. */
+void pub_map_fetch_place(const struct pub_map *map, uint64_t hash);
+void pub_map_fetch_entry(const struct pub_map *map, uint64_t hash);
 /* Writer. Puts the entry in the place of the one with the same key, which is returned, or NULL. */
 void *pub_map_put(struct pub_map *map, struct pub_readers *readers, uint64_t hash, const void *key,
                   void *entry);
