@@ -76,27 +76,22 @@ static int reply_events(struct trk_request *req, struct audit_filter filter, str
     return rc < 0 ? rc : api_reply_dtos(req, &api_audit_event_dto, shown, shown_count);
 }
 
+/* NULL where the path names none. */
+static struct audit_filter filter_of(struct trk_request *req)
+{
+    return (struct audit_filter){.job_name = trk_req_param(req, "name"),
+                                 .job_version = trk_req_param(req, "version")};
+}
+
 static int get_events(struct trk_request *req, struct trk_err *err)
 {
-    return reply_events(req, (struct audit_filter){0}, err);
-}
-
-static int get_family_events(struct trk_request *req, struct trk_err *err)
-{
-    const struct audit_filter filter = {.job_name = trk_req_param(req, "name")};
-    return reply_events(req, filter, err);
-}
-
-static int get_job_events(struct trk_request *req, struct trk_err *err)
-{
-    const struct audit_filter filter = {.job_name = trk_req_param(req, "name"),
-                                        .job_version = trk_req_param(req, "version")};
-    return reply_events(req, filter, err);
+    return reply_events(req, filter_of(req), err);
 }
 
 static int get_user_events(struct trk_request *req, struct trk_err *err)
 {
-    const struct audit_filter filter = {.related_to = api_subject(req)->name};
+    struct audit_filter filter = filter_of(req);
+    filter.related_to = api_subject(req)->name;
     return reply_events(req, filter, err);
 }
 
@@ -112,13 +107,13 @@ static const struct trk_route routes[] = {
      .path = "/api/v1/audit/events/job/{name}",
      .access = "authenticated",
      .response_schema = API_LIST("AuditEvent"),
-     .handler = get_family_events,
+     .handler = get_events,
      .help = "The same for the jobs of one name."},
     {.method = "GET",
      .path = "/api/v1/audit/events/job/{name}/{version}",
      .access = "authenticated",
      .response_schema = API_LIST("AuditEvent"),
-     .handler = get_job_events,
+     .handler = get_events,
      .help = "The same for one job."},
     {.method = "GET",
      .path = "/api/v1/audit/user_events",
@@ -126,5 +121,17 @@ static const struct trk_route routes[] = {
      .response_schema = API_LIST("AuditEvent"),
      .handler = get_user_events,
      .help = "The same where the caller did it or it was done to the caller."},
+    {.method = "GET",
+     .path = "/api/v1/audit/user_events/job/{name}",
+     .access = "user",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_user_events,
+     .help = "Those about the jobs of one name."},
+    {.method = "GET",
+     .path = "/api/v1/audit/user_events/job/{name}/{version}",
+     .access = "user",
+     .response_schema = API_LIST("AuditEvent"),
+     .handler = get_user_events,
+     .help = "Those about one job."},
 };
 API_TABLE(api_audit_routes, "audit", routes);

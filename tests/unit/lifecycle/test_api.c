@@ -607,6 +607,12 @@ START_TEST(what_is_done_to_rights_is_written_down)
     struct answer own = call("GET", "/api/v1/audit/events", token, NULL);
     ck_assert_uint_eq(json_array_size(own.body), 1);
     json_decref(own.body);
+    struct answer admins = call("GET", "/api/v1/audit/user_events/job/watched", ADMIN, NULL);
+    ck_assert_uint_eq(json_array_size(admins.body), 2);
+    json_decref(admins.body);
+    admins = call("GET", "/api/v1/audit/user_events/fatman/watched/9.9.9", ADMIN, NULL);
+    ck_assert_str_eq(admins.text, "[]");
+    json_decref(admins.body);
     struct answer nothing = call("GET", "/api/v1/audit/events", new_esc("blind", &other), NULL);
     ck_assert_uint_eq(json_array_size(nothing.body), 0);
     json_decref(nothing.body);
