@@ -27,7 +27,7 @@
 #define COPY_AGAIN_MS     10000
 #define COPY_BYTES_MAX    ((size_t)1 << 30)
 #define REPORT_EVERY_MS   5000
-#define REPORT_TIMEOUT_MS 5000
+#define REPORT_TIMEOUT_MS 2000 /* a stop waits for it */
 #define LAST_REPORT_MS    1000
 #define NEVER             INT64_MIN
 
@@ -38,7 +38,7 @@ struct pub_feed {
     struct pub_stats stats;
     pthread_t reader, chores;
     bool runs;
-    atomic_bool is_over; /* asked by libcurl too; written with the lock held */
+    atomic_bool is_over; /* written with the lock held */
     _Atomic bool is_open;
     _Atomic int64_t heard_ns; /* NEVER: never */
     /* Guarded by the lock: the table's writing side, and what follows. */

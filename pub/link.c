@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <netdb.h>
 #include <poll.h>
+#include <sodium.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -130,6 +131,7 @@ static int send_request(const struct pub_link *link, const struct pub_link_call 
         code = n < 0 && errno != EINTR ? failed(link, errno, err) : 0;
         at += n > 0 ? (size_t)n : 0;
     }
+    sodium_memzero(buf.data, buf.len); /* the token */
     trk_buf_fini(&buf);
     return code;
 }
