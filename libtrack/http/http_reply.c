@@ -194,24 +194,22 @@ static void list_free(void *user)
 /* Makes elements until there is a block of text, or the list is over. */
 static int list_fill(struct list *list, struct trk_err *err)
 {
-    while (!list->is_over && list->text.len < LIST_BLOCK) {
-        size_t before = list->text.len;
-        (void)trk_buf_adds(&list->text, list->has_any ? "," : "");
-        int rc = list->next(list->user, &list->text, err);
+    struct trk_buf *text = &list->text;
+    while (!list->is_over && text->len < LIST_BLOCK) {
+        int rc = list->next(list->user, text, err);
         if (rc < 0) {
             return rc;
         }
-        if (rc == 0) {
-            list->text.len = before; /* no comma */
-            (void)trk_buf_addc(&list->text, ']');
-            list->is_over = true;
-        }
-        list->has_any = true;
-        if (list->text.failed) {
-            return trk_err_set(err, TRK_TOO_LARGE, "an element of a list is too large");
-        }
+        list->is_over = rc == 0;
     }
-    return 0;
+    if (!list->has_any && text->len > 0) {
+        text->data[0] = '['; /* the first one's comma */
+        list->has_any = true;
+    }
+    if (list->is_over) {
+        (void)trk_buf_adds(text, list->has_any ? "]" : "[]");
+    }
+    return text->failed ? trk_err_set(err, TRK_TOO_LARGE, "a list has too large elements") : 0;
 }
 
 static ssize_t list_read(void *user, char *bytes, size_t size)
@@ -241,7 +239,6 @@ int trk_reply_list(struct trk_request *req, int status, trk_list_next next, void
     *list = (struct list){.next = next, .user = user, .fini = fini};
     memcpy(list->tracing_id, req->tracing_id, sizeof(list->tracing_id));
     trk_buf_init(&list->text, LIST_TEXT_MAX);
-    (void)trk_buf_addc(&list->text, '[');
     int rc = list_fill(list, err);
     if (rc < 0) {
         list_free(list);

@@ -204,7 +204,8 @@ int trk_reply_fd(struct trk_request *req, int status, const char *content_type, 
 int trk_reply_stream(struct trk_request *req, int status, const char *content_type,
                      ssize_t (*next)(void *user, char *bytes, size_t size), void *user,
                      void (*fini)(void *user));
-/* Appends one element's JSON text and returns 1; 0 at the end; or fails. */
+/* Appends the JSON text of some elements, or none, each behind a ','. 1: there may be more, 0:
+ * there are no more; or fails. */
 typedef int (*trk_list_next)(void *user, struct trk_buf *out, struct trk_err *err);
 /* A JSON array that need not be in memory: sent as it is made when it is longer than 64 KiB. `next`
  * is called at once until then, so that a failure up to there is the handler's; later, after the

@@ -11,9 +11,8 @@
 #include "lifecycle/domain/status.h"
 #include "lifecycle/store/deployment.h"
 
-#define WAIT_SLICE_MS  5000
-#define PAGE           200
-#define PAGE_BYTES_MAX ((size_t)256 << 20)
+#define WAIT_SLICE_MS 5000
+#define PAGE          200
 
 json_t *api_time_or_null(int64_t unix_s)
 {
@@ -72,10 +71,9 @@ const struct dto api_job_dto = DTO("Job", struct job, job_fields);
 struct job_list {
     struct lifecycle *lc;
     struct subject *reader;
-    bool reads_all, is_fatman, is_begun, is_ended;
+    bool reads_all, is_fatman;
     char *name, *version; /* of the last one seen */
-    struct trk_buf out;
-    size_t sent;
+    struct trk_buf *out;
 };
 
 static void add_job(void *ctx, const struct job *job)
@@ -88,73 +86,38 @@ static void add_job(void *ctx, const struct job *job)
     if (!l->reads_all && !subject_can(l->reader, SCOPE_READ_JOB, job->name, job->version, NULL)) {
         return;
     }
-    (void)trk_buf_addc(&l->out, l->is_begun ? ',' : '[');
-    l->is_begun = true;
+    (void)trk_buf_addc(l->out, ',');
     if (l->is_fatman) {
         json_auto_t *value = api_fatman(dto_json(&api_job_dto, job, l->lc));
-        (void)trk_json_dump(value, &l->out);
+        (void)trk_json_dump(value, l->out);
     } else {
-        dto_write(&l->out, &api_job_dto, job, l->lc);
+        dto_write(l->out, &api_job_dto, job, l->lc);
     }
 }
 
-static int add_page(struct job_list *l, struct trk_err *err)
+static int next_page(void *user, struct trk_buf *out, struct trk_err *err)
 {
+    struct job_list *l = user;
     trk_pg_auto struct trk_pg *conn = NULL;
-    size_t count;
+    size_t count = 0;
     int rc = trk_pg_acquire(l->lc->pool, &conn, err);
-    trk_buf_reset(&l->out);
-    l->sent = 0;
+    l->out = out;
     if (rc == 0) {
         rc = job_store_page(conn, l->name, l->version, PAGE, add_job, l, &count, err);
     }
-    if (rc == 0 && count < PAGE) {
-        (void)trk_buf_adds(&l->out, l->is_begun ? "]" : "[]");
-        l->is_ended = true;
-    }
-    return rc;
-}
-
-static ssize_t next_bytes(void *user, char *bytes, size_t size)
-{
-    struct job_list *l = user;
-    while (l->sent == l->out.len) {
-        if (l->is_ended) {
-            return 0;
-        }
-        if (add_page(l, NULL) < 0 || l->out.failed) {
-            return -1;
-        }
-    }
-    size_t len = l->out.len - l->sent < size ? l->out.len - l->sent : size;
-    memcpy(bytes, l->out.data + l->sent, len);
-    l->sent += len;
-    return (ssize_t)len;
-}
-
-static void free_list(void *user)
-{
-    struct job_list *l = user;
-    trk_buf_fini(&l->out);
-    talloc_free(l);
+    return rc < 0 ? rc : count == PAGE;
 }
 
 static int list_jobs(struct trk_request *req, struct trk_err *err)
 {
-    struct job_list *l = talloc_zero(NULL, struct job_list);
+    struct job_list *l = talloc_zero(trk_req_mem(req), struct job_list);
     l->lc = api_lifecycle(req);
-    l->reader = talloc_steal(l, api_subject(req));
+    l->reader = api_subject(req);
     l->reads_all = subject_can_everywhere(l->reader, SCOPE_READ_JOB);
     l->is_fatman = trk_req_is_alias(req);
     l->name = talloc_strdup(l, "");
     l->version = talloc_strdup(l, "");
-    trk_buf_init(&l->out, PAGE_BYTES_MAX);
-    int rc = add_page(l, err); /* what fails here is said */
-    if (rc < 0) {
-        free_list(l);
-        return rc;
-    }
-    return trk_reply_stream(req, 200, "application/json", next_bytes, l, free_list);
+    return trk_reply_list(req, 200, next_page, l, NULL, err);
 }
 
 /* -- one job -- */

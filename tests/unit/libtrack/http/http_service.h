@@ -182,7 +182,7 @@ static int list_next(void *user, struct trk_buf *out, struct trk_err *err)
     if (state->left == 0) {
         return state->breaks ? trk_err_set(err, TRK_UNAVAILABLE, "the store: is away") : 0;
     }
-    (void)trk_buf_addf(out, "{\"n\":%d}", --state->left);
+    (void)trk_buf_addf(out, ",{\"n\":%d}", --state->left);
     return 1;
 }
 static int get_list(struct trk_request *req, struct trk_err *err)
