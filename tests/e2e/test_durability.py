@@ -113,6 +113,7 @@ def test_lifecycle_killed_while_deploying(platform, make_job, phase):
 def test_job_runs_on_without_lifecycle(platform, deployed, cli):
     name = deployed()
     before = workloads(platform, name)[0]
+    wait_for(lambda: platform.call(name, ADDER).json() == 42, 10, "the gateway has been told")
     platform.kill("lifecycle")
     assert platform.call(name, ADDER).json() == 42
     platform.up("lifecycle")
