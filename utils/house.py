@@ -40,6 +40,7 @@ LIBRARIES = {
 }
 SQL = re.compile(r'"\s*(SELECT|INSERT INTO|UPDATE \w+ SET|DELETE FROM|WITH \w+ AS|LOCK TABLE|CREATE (TABLE|INDEX))\b')
 SQL_PLACES = ("lifecycle/store/", "libtrack/pg/", "tests/")
+ATOMIC = re.compile(r"\b__(atomic|sync)_\w+\(")
 INCLUDE = re.compile(r'^\s*#\s*include\s+[<"]([^>"]+)[>"]')
 
 
@@ -97,6 +98,8 @@ def check_file(path, text):
             wrong = check_include(path, found[1])
             if wrong:
                 yield number, wrong
+        if ATOMIC.search(line):
+            yield number, "atomics are those of stdatomic.h"
         if SQL.search(line) and not path.startswith(SQL_PLACES):
             yield number, "SQL is for lifecycle/store only"
     if path.endswith(".c") and not path.startswith("tests/"):
@@ -141,6 +144,7 @@ def self_test():
         "image_builder/store/a.c": '#include "image_builder/build/build.h"\n',
         "lifecycle/api/b.c": '    "SELECT 1"\n',
         "client/a.c": "#include <curl/curl.h>\n",
+        "client/d.c": "__atomic_load_n(&x, __ATOMIC_RELAXED);\n",
         "client/b.c": long,
         "client/c.c": "\n" * (FILE_LINES + 1),
     }

@@ -16,6 +16,10 @@
 #define NS_PER_MS    INT64_C(1000000)
 #define SLOW_NS      1000000 /* handlers slower than this get a thread each at once */
 
+/* What the other side may change at any time; its state orders it. */
+#define get(field)        atomic_load_explicit((field), memory_order_relaxed)
+#define put(field, value) atomic_store_explicit((field), (value), memory_order_relaxed)
+
 static int64_t now_ns(void)
 {
     struct timespec t;
@@ -160,9 +164,9 @@ int ring_front_submit(struct ring *ring, enum ring_kind kind, uint32_t endpoint,
     ring->free_count--;
     slot->kind = kind;
     slot->endpoint = endpoint;
-    slot->flags = big ? RING_BIG : 0;
-    slot->head_len = payload->head_len;
-    slot->body_len = payload->body_len;
+    put(&slot->flags, big ? RING_BIG : 0);
+    put(&slot->head_len, payload->head_len);
+    put(&slot->body_len, payload->body_len);
     slot->started_ns = 0;
     atomic_store_explicit(&slot->state, RING_QUEUED, memory_order_release);
     shared->sq[ring->sq_tail % RING_SQ] = (uint16_t)number;
@@ -240,9 +244,9 @@ int ring_front_result(const struct ring *ring, int number, struct ring_result *r
     const struct ring_slot *slot = &ring->shared->slots[number];
     /* Read once: the worker may change them between the check and the use. An interim status
      * (1xx) would end the answer's head without its body. */
-    uint32_t status = __atomic_load_n(&slot->result_status, __ATOMIC_RELAXED);
-    uint64_t len = __atomic_load_n(&slot->result_len, __ATOMIC_RELAXED);
-    bool big = (__atomic_load_n(&slot->result_flags, __ATOMIC_RELAXED) & RING_BIG) != 0;
+    uint32_t status = get(&slot->result_status);
+    uint64_t len = get(&slot->result_len);
+    bool big = (get(&slot->result_flags) & RING_BIG) != 0;
     if (status < 200 || status > 599 || len > ring->body_max || (!big && len > RING_INLINE)) {
         return -EPROTO;
     }
@@ -264,9 +268,9 @@ int ring_front_result(const struct ring *ring, int number, struct ring_result *r
 void ring_front_release(struct ring *ring, int number)
 {
     struct ring_slot *slot = &ring->shared->slots[number];
-    if (ring->big[number] || (slot->result_flags & RING_BIG) != 0) {
+    if (ring->big[number] || (get(&slot->result_flags) & RING_BIG) != 0) {
         ring->big[number] = false;
-        slot->result_flags = 0;
+        put(&slot->result_flags, 0);
         (void)fallocate(ring->memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
                         (off_t)request_window(ring->body_max, number),
                         (off_t)(2 * window_size(ring->body_max)));
@@ -290,9 +294,9 @@ bool ring_front_reclaim(struct ring *ring, int number, char **ret_bytes, size_t 
     if (!atomic_compare_exchange_strong(&slot->state, &expected, RING_FREE)) {
         return false;
     }
-    uint64_t head_len = __atomic_load_n(&slot->head_len, __ATOMIC_RELAXED);
-    uint64_t body_len = __atomic_load_n(&slot->body_len, __ATOMIC_RELAXED);
-    bool big = (__atomic_load_n(&slot->flags, __ATOMIC_RELAXED) & RING_BIG) != 0;
+    uint64_t head_len = get(&slot->head_len);
+    uint64_t body_len = get(&slot->body_len);
+    bool big = (get(&slot->flags) & RING_BIG) != 0;
     bool ok = head_len <= HEAD_ROOM && body_len <= ring->body_max &&
               (big || head_len + body_len <= RING_INLINE);
     if (ok && ret_bytes != NULL) {
@@ -417,7 +421,7 @@ int ring_worker_read(const struct ring_worker *worker, int number, uint64_t at, 
                      size_t len)
 {
     const struct ring_slot *slot = &worker->shared->slots[number];
-    if ((slot->flags & RING_BIG) == 0) {
+    if ((get(&slot->flags) & RING_BIG) == 0) {
         if (at + len > RING_INLINE) {
             return -EPROTO;
         }
@@ -459,9 +463,9 @@ int ring_worker_complete(struct ring_worker *worker, int number, int status, con
     } else if (len > 0) {
         memcpy(slot->data, bytes, len);
     }
-    slot->result_status = (uint32_t)status;
-    slot->result_flags = big ? RING_BIG : 0;
-    slot->result_len = len;
+    put(&slot->result_status, (uint32_t)status);
+    put(&slot->result_flags, big ? RING_BIG : 0);
+    put(&slot->result_len, len);
     slot->result_type[0] = '\0';
     if (type != NULL) {
         size_t type_len = strnlen(type, RING_TYPE_MAX - 1);

@@ -43,12 +43,12 @@ struct ring_slot {
     _Atomic uint32_t state;
     uint32_t kind;
     uint32_t endpoint; /* index into what the worker announced */
-    uint32_t flags;
-    uint64_t head_len, body_len; /* contiguous: request head, then body */
+    _Atomic uint32_t flags;
+    _Atomic uint64_t head_len, body_len; /* contiguous: request head, then body */
     int64_t started_ns;
-    uint32_t result_status;
-    uint32_t result_flags;
-    uint64_t result_len;
+    _Atomic uint32_t result_status;
+    _Atomic uint32_t result_flags;
+    _Atomic uint64_t result_len;
     char result_type[RING_TYPE_MAX]; /* terminated; "" = application/json */
     char pad[RING_SLOT_HEAD - 56 - RING_TYPE_MAX];
     char data[RING_INLINE]; /* the request, later the result */

@@ -52,7 +52,7 @@ static struct hub_message *message_new(enum hub_audience audience, int64_t id, c
 
 void hub_message_unref(struct hub_message *m)
 {
-    if (m == NULL || __atomic_sub_fetch(&m->refs, 1, __ATOMIC_ACQ_REL) > 0) {
+    if (m == NULL || atomic_fetch_sub(&m->refs, 1) > 1) {
         return;
     }
     free((void *)(uintptr_t)m->text);
@@ -192,7 +192,7 @@ static void *run_reader(void *arg)
 {
     struct event_hub *hub = arg;
     uint64_t seen = 0;
-    while (!__atomic_load_n(&hub->stop, __ATOMIC_ACQUIRE)) {
+    while (!atomic_load(&hub->stop)) {
         struct trk_err err = {0};
         if (atomic_load(&hub->lc->is_started) && read_news(hub, &err) < 0) {
             /* Readers must not take silence for "no change". */
@@ -233,7 +233,7 @@ int event_hub_start(struct event_hub *hub, struct trk_err *err)
     if (failed == 0) {
         failed = pthread_create(&hub->reader, &attr, run_reader, hub);
         if (failed != 0) {
-            __atomic_store_n(&hub->stop, true, __ATOMIC_RELEASE);
+            atomic_store(&hub->stop, true);
             (void)pthread_join(hub->listener, NULL);
         }
     }
@@ -244,7 +244,7 @@ int event_hub_start(struct event_hub *hub, struct trk_err *err)
 
 void event_hub_stop(struct event_hub *hub)
 {
-    __atomic_store_n(&hub->stop, true, __ATOMIC_RELEASE);
+    atomic_store(&hub->stop, true);
     (void)pthread_mutex_lock(&hub->lock);
     hub->closing = true;
     (void)pthread_cond_broadcast(&hub->woken);
@@ -335,7 +335,7 @@ enum hub_news hub_next(struct hub_reader *reader, int64_t timeout_ms, struct hub
         news = HUB_ENDED;
     } else if (reader->next < hub->end) {
         *ret = hub->ring[reader->next++ % RING_SIZE];
-        (void)__atomic_add_fetch(&(*ret)->refs, 1, __ATOMIC_RELAXED);
+        (void)atomic_fetch_add(&(*ret)->refs, 1);
         news = HUB_MESSAGE;
     }
     (void)pthread_mutex_unlock(&hub->lock);

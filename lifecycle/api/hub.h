@@ -15,6 +15,7 @@
 #ifndef LIFECYCLE_API_HUB_H
 #define LIFECYCLE_API_HUB_H
 
+#include <stdatomic.h>
 #include <stdint.h>
 
 #include "libtrack/base/buf.h"
@@ -30,7 +31,7 @@ enum hub_audience {
 };
 /* Immutable; counted. */
 struct hub_message {
-    unsigned refs;
+    atomic_uint refs;
     enum hub_audience audience;
     int64_t id;                         /* of the (last) event */
     const char *kind;                   /* HUB_EVENT */

@@ -2,6 +2,7 @@
  * queue.c - workers that take deployments through their steps, and the keeper that renews leases
  * and sees what other replicas left.
  */
+#include <stdatomic.h>
 #include <talloc.h>
 #include <time.h>
 
@@ -36,7 +37,7 @@ struct deploy_queue {
     pthread_cond_t ended;  /* a worker finished its deployment */
     pthread_cond_t keep;   /* stop, for the keeper */
     uint64_t wake_count, change_count;
-    bool stop;
+    atomic_bool stop;
     pthread_t workers[WORKERS_MAX], keeper;
     unsigned worker_count, started;
     bool has_keeper;
@@ -310,7 +311,7 @@ static void *worker_main(void *arg)
             d = NULL;
             talloc_free(mem);
             mem = talloc_new(NULL);
-            if (__atomic_load_n(&q->stop, __ATOMIC_ACQUIRE)) {
+            if (q->stop) {
                 break;
             }
         }
@@ -523,7 +524,7 @@ void deploy_stop(struct lifecycle *lc, int64_t grace_ms)
     }
     int64_t deadline = trk_now_ns() + grace_ms * TRK_NS_PER_MS;
     pthread_mutex_lock(&q->mutex);
-    __atomic_store_n(&q->stop, true, __ATOMIC_RELEASE);
+    atomic_store(&q->stop, true);
     pthread_cond_broadcast(&q->wake);
     pthread_cond_broadcast(&q->change);
     pthread_cond_broadcast(&q->keep);

@@ -12,6 +12,7 @@
 
 #include <jansson.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <sys/types.h>
 
@@ -47,7 +48,8 @@ struct process_target {
     size_t client_count;
     pthread_mutex_t mutex;
     pthread_t watcher;
-    bool is_watching, stop;
+    bool is_watching;
+    atomic_bool stop;
     void (*changed)(void *ctx, const char *generation_id); /* whom to tell; under the mutex */
     void *changed_ctx;
     int wake_fd;

@@ -485,7 +485,7 @@ void infra_process_free(const struct infra_target *target)
     }
     struct process_target *p = target->state;
     if (p->is_watching) {
-        __atomic_store_n(&p->stop, true, __ATOMIC_RELEASE);
+        atomic_store(&p->stop, true);
         process_wake(p);
         pthread_join(p->watcher, NULL);
     }

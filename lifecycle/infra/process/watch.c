@@ -370,7 +370,7 @@ void *process_watch(void *target)
     struct process_target *p = target;
     int64_t collect_at = trk_now_ns() + COLLECT_MS * TRK_NS_PER_MS;
     size_t next_disk = 0;
-    while (!__atomic_load_n(&p->stop, __ATOMIC_ACQUIRE)) {
+    while (!atomic_load(&p->stop)) {
         trk_autofree char(*ids)[40] = NULL;
         size_t count = 0;
         int64_t due_ms = INT64_MAX;
