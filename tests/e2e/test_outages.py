@@ -226,17 +226,47 @@ def test_postgres_freezes_in_a_deployment(own, cli, job):
         assert deployment.returncode == 0, output
         assert "database is not reachable" in output and "connected again" in output
         load.flows()
-        # pub's event stream has been away, too: until it is open again, decisions are two seconds old at most.
+        # The gateway's stream has been away, too: it comes back within two seconds.
         wait_for(lambda: own.call(name, ADDER).json() == 43, 3, "the new code")
 
 
 def test_lifecycle_freezes_while_calls_flow(own, job):
-    """Callers whom pub knows do not wait for it longer than a moment."""
     _, name = job
     with Load(own, name) as load:
         with frozen(own, "lifecycle"):
             load.flows(300)
         load.flows()
+
+
+def test_what_was_made_just_before_an_outage_works_in_it(own, job):
+    """Also for callers that never called, and with a gateway that starts while everything else is away. Their use is told afterwards."""
+    _, name = job
+
+    def make_caller():
+        esc = own.lifecycle.post("/api/v1/escs", json={"name": fresh_name("esc")}).json()["id"]
+        token = own.lifecycle.get(f"/api/v1/auth/token/esc/{esc}").json()["token"]
+        own.lifecycle.post(f"/api/v1/auth/allow/esc/{esc}/job/{name}/scope/call_job")
+        return token
+
+    quiet, last = make_caller(), make_caller()
+    wait_for(lambda: own.call(name, ADDER, token=last).status_code == 200, 3, "the gateway hears of the last")
+
+    def last_call():
+        return own.lifecycle.get(f"/api/v1/job/{name}/0.0.1").json()["last_call_time"] or 0
+
+    before = last_call()
+    own.kill("lifecycle")
+    own.kill("postgres")
+    assert own.call(name, ADDER, token=quiet).json() == 42
+    own.kill("pub", signal.SIGTERM)
+    own.up("pub")
+    assert own.call(name, ADDER, token=quiet).json() == 42
+    assert own.call(name, ADDER, token="unknown").status_code == 401
+    assert own.pub.get("/health").json()["lifecycle_stream"] is False
+    wait_for(lambda: time.time() > before + 1, 3, "a later second than the last call that was told")
+    own.call(name, ADDER, token=quiet)
+    start(own)
+    wait_for(lambda: last_call() > before, 15, "the last call is told")
 
 
 def test_pub_killed_and_restarted(own, job):
