@@ -115,7 +115,7 @@ static pthread_t listen_as_gateway(struct listening *l, const char *last_id, con
 
 static void stop_listening(struct listening *l, pthread_t thread)
 {
-    __atomic_store_n(&l->stop, true, __ATOMIC_RELEASE);
+    atomic_store(&l->stop, true);
     (void)pthread_join(thread, NULL);
 }
 

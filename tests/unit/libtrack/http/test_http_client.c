@@ -276,7 +276,7 @@ static void *cancel_soon(void *arg)
     while (raw_peer_request(peer)[0] == '\0' && trk_now_ns() < end) {
         trk_sleep_ms(2);
     }
-    __atomic_store_n(&cancel, true, __ATOMIC_RELAXED);
+    atomic_store(&cancel, true);
     return NULL;
 }
 
