@@ -3,20 +3,28 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 #include "libtrack/base/mem.h"
 
-/* The process that stands in the namespace until it has its maps and somebody holds it. */
-static _Noreturn void stand_in(int ready_fd, int go_fd)
+/* The process that stands in the namespace until it has its maps and somebody holds it, and is
+ * killed then. It keeps nothing of its parent's: neither the pipes of other threads' stand-ins nor
+ * locks, and dies with the thread that waits for it. */
+static _Noreturn void stand_in(int ready_fd, pid_t parent)
 {
-    char byte = 0;
+    (void)close_range((unsigned)ready_fd + 1, ~0U, 0);
+    (void)close_range(0, (unsigned)ready_fd - 1, 0);
     int errnum = unshare(CLONE_NEWUSER) < 0 ? errno : 0;
-    if (write(ready_fd, &errnum, sizeof(errnum)) != (ssize_t)sizeof(errnum) ||
-        read(go_fd, &byte, 1) < 0) {
+    if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || getppid() != parent ||
+        write(ready_fd, &errnum, sizeof(errnum)) != (ssize_t)sizeof(errnum)) {
         _exit(1);
     }
-    _exit(0);
+    for (;;) {
+        (void)pause();
+    }
 }
 
 static int write_map(pid_t pid, const char *file, unsigned id, struct trk_err *err)
@@ -49,19 +57,16 @@ static int open_namespace(pid_t pid, uid_t uid, gid_t gid, int *ret_fd, struct t
 int trk_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct trk_err *err)
 {
     trk_assert(uid != 0);
-    int ready[2], go[2] = {-1, -1};
+    int ready[2];
     if (pipe2(ready, O_CLOEXEC) < 0) {
         return trk_err_errno(err, errno, "making a user namespace");
     }
     trk_autoclose int ready_read = ready[0], ready_write = ready[1];
-    if (pipe2(go, O_CLOEXEC) < 0) {
-        return trk_err_errno(err, errno, "making a user namespace");
-    }
-    trk_autoclose int go_read = go[0], go_write = go[1];
+    trk_assert(ready_write > 0);
+    pid_t parent = getpid();
     pid_t pid = fork(); /* async-signal-safe calls only until it ends */
     if (pid == 0) {
-        (void)close(go_write);
-        stand_in(ready_write, go_read);
+        stand_in(ready_write, parent);
     }
     if (pid < 0) {
         return trk_err_errno(err, errno, "making a user namespace");
@@ -79,7 +84,7 @@ int trk_userns_new(uid_t uid, gid_t gid, int *ret_fd, struct trk_err *err)
     } else {
         rc = open_namespace(pid, uid, gid, ret_fd, err);
     }
-    (void)close(TRK_STEAL_FD(go_write));
+    (void)kill(pid, SIGKILL);
     while (waitpid(pid, NULL, 0) < 0 && errno == EINTR) {
     }
     return rc;

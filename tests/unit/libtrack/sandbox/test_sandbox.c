@@ -1,11 +1,14 @@
 /* The sandbox's argv, and what a command in it sees where bubblewrap works. */
 #include <check.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include "libtrack/base/mem.h"
 #include "libtrack/sandbox/sandbox.h"
+#include "libtrack/sandbox/userns.h"
 
 static struct trk_err err;
 
@@ -145,10 +148,41 @@ START_TEST(why_it_does_not_work_is_said)
 }
 END_TEST
 
+static void *make_namespaces(void *result)
+{
+    struct trk_err mine = {0};
+    int *rc = result;
+    for (int i = 0; i < 20 && *rc == 0; i++) {
+        trk_autoclose int fd = -1;
+        *rc = trk_userns_new(65534, 65534, &fd, &mine);
+    }
+    return NULL;
+}
+
+/* Each stand-in holds copies of what the others wait for. */
+START_TEST(namespaces_are_made_side_by_side)
+{
+    trk_autoclose int fd = -1;
+    if (geteuid() != 0 || trk_userns_new(65534, 65534, &fd, &err) < 0) {
+        return; /* refused here: what needs them says so */
+    }
+    pthread_t threads[6];
+    int results[TRK_COUNT(threads)] = {0};
+    for (size_t i = 0; i < TRK_COUNT(threads); i++) {
+        ck_assert_int_eq(pthread_create(&threads[i], NULL, make_namespaces, &results[i]), 0);
+    }
+    for (size_t i = 0; i < TRK_COUNT(threads); i++) {
+        (void)pthread_join(threads[i], NULL);
+        ck_assert_int_eq(results[i], 0);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("sandbox");
     TCase *tc = tcase_create("sandbox");
+    tcase_add_test(tc, namespaces_are_made_side_by_side);
     tcase_add_test(tc, arguments_grow_and_go);
     tcase_add_test(tc, folders_above_a_mount_are_open_to_all);
     tcase_add_test(tc, what_is_not_there_is_not_shown);
