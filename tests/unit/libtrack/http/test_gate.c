@@ -111,7 +111,7 @@ START_TEST(test_bodies_have_a_budget)
     for (size_t i = 0; i < TRK_COUNT(fds); i++) {
         wait[i] = (struct pollfd){.fd = fds[i], .events = POLLIN};
     }
-    ck_assert_int_gt(poll(wait, TRK_COUNT(fds), RAW_DEADLINE_MS), 0);
+    ck_assert_int_gt(poll(wait, TRK_COUNT(fds), 5 * RAW_DEADLINE_MS), 0); /* 74 MB first */
     for (size_t i = 0; i < TRK_COUNT(fds); i++) {
         (void)raw_send(fds[i], "{\"a\":1}", 7);
         struct raw_answer answer = raw_read_one(fds[i]);
@@ -188,20 +188,23 @@ END_TEST
 
 START_TEST(test_other_family_taken)
 {
-    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
-    socklen_t len = sizeof(address);
-    int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, 1) < 0 ||
-        getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
-        return;
-    }
     struct trk_http_options options = service_options(&service);
-    options.port = ntohs(address.sin6_port);
     struct trk_http_server *server = NULL;
     struct trk_err err = {0};
-    ck_assert_int_eq(trk_http_server_start(&options, &server, &err), TRK_CONFLICT);
+    bool is_by_another = true; /* some other process has that port in the first family */
+    for (int i = 0; i < 20 && is_by_another; i++) {
+        struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+        socklen_t len = sizeof(address);
+        trk_autoclose int fd = socket(AF_INET6, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        if (fd < 0 || bind(fd, (struct sockaddr *)&address, len) < 0 || listen(fd, 1) < 0 ||
+            getsockname(fd, (struct sockaddr *)&address, &len) < 0) {
+            return;
+        }
+        options.port = ntohs(address.sin6_port);
+        ck_assert_int_eq(trk_http_server_start(&options, &server, &err), TRK_CONFLICT);
+        is_by_another = strstr(err.text, "127.0.0.1 is already in use") != NULL;
+    }
     ck_assert_msg(strstr(err.text, "::1 is already in use") != NULL, "%s", err.text);
-    (void)close(fd);
 }
 END_TEST
 
