@@ -324,10 +324,11 @@ static int init_shared(struct pub_shared *shared, const struct pub_config *confi
         return err->code;
     }
     shared->metrics = trk_metrics_new();
-    shared->worker_count = thread_count(config);
-    shared->workers = trk_xcalloc(shared->worker_count, sizeof(shared->workers[0]));
-    pub_readers_init(&shared->readers, shared->worker_count);
-    for (size_t i = 0; i < shared->worker_count; i++) {
+    size_t count = thread_count(config);
+    shared->workers = trk_xcalloc(count, sizeof(shared->workers[0]));
+    pub_readers_init(&shared->readers, count);
+    for (size_t i = 0; i < count; i++) {
+        shared->worker_count = i + 1; /* what is to be undone when this one fails */
         if (init_worker(&shared->workers[i], shared, (unsigned)i, err) < 0) {
             return err->code;
         }
