@@ -24,23 +24,23 @@ int pub_link_init(struct pub_link *ret, const char *url, const char *token, stru
 {
     static const char scheme[] = "http://";
     *ret = (struct pub_link){.token = token, .port = "80"};
-    const char *host = url + sizeof(scheme) - 1;
     bool is_http = strncmp(url, scheme, sizeof(scheme) - 1) == 0 &&
                    strpbrk(url, "@?# \t\r\n") == NULL;
-    size_t authority_len = is_http ? strcspn(host, "/") : 0;
-    const char *path = is_http ? host + authority_len : "";
+    const char *host = is_http ? url + sizeof(scheme) - 1 : "";
+    const char *path = host + strcspn(host, "/");
     size_t path_len = strlen(path);
     while (path_len > 0 && path[path_len - 1] == '/') {
         path_len--;
     }
-    bool is_bracketed = is_http && host[0] == '[';
+    bool is_bracketed = host[0] == '[';
     host += is_bracketed;
-    size_t host_len = is_http ? strcspn(host, is_bracketed ? "]" : ":/") : 0;
-    const char *port = host + host_len + is_bracketed;
-    size_t port_len = is_http && *port == ':' ? strcspn(port + 1, "/") : 0;
+    size_t host_len = strcspn(host, is_bracketed ? "]" : ":/");
+    const char *port = host + host_len + (is_bracketed && host[host_len] == ']');
+    size_t port_len = *port == ':' ? strcspn(port + 1, "/") : 0;
     if (host_len == 0 || host_len >= sizeof(ret->host) || path_len >= sizeof(ret->path) ||
-        port_len >= 6 || strspn(port + 1, "0123456789") < port_len ||
-        (port_len == 0 && *port != '/' && *port != '\0')) {
+        port_len >= 6 || (port_len > 0 && strspn(port + 1, "0123456789") < port_len) ||
+        (port_len == 0 && *port != '/' && *port != '\0') ||
+        (is_bracketed && host[host_len] != ']')) {
         return trk_err_set(err, TRK_INVALID, "LIFECYCLE_URL '%s': must be http://host:port/path",
                            url);
     }
