@@ -551,6 +551,7 @@ void deploy_stop(struct lifecycle *lc, int64_t grace_ms)
     }
     q->started = 0;
     q->has_keeper = false;
+    free(TRK_STEAL(q->target_instances));
     instances_leave(lc, TRK_STEAL_FD(q->instance_fd));
     /* The queue itself stays: requests that are still being answered may ask about it. */
 }
