@@ -56,16 +56,6 @@ void build_secrets_fini(struct build_secrets *secrets)
     *secrets = (struct build_secrets){0};
 }
 
-size_t build_secrets_longest(const struct build_secrets *secrets)
-{
-    size_t longest = 0;
-    for (size_t i = 0; i < secrets->count; i++) {
-        size_t len = strlen(secrets->values[i]);
-        longest = len > longest ? len : longest;
-    }
-    return longest;
-}
-
 bool build_secrets_occur(const struct build_secrets *secrets, const void *bytes, size_t len)
 {
     for (size_t i = 0; i < secrets->count; i++) {

@@ -27,7 +27,6 @@ void build_secrets_hide(const struct build_secrets *secrets, const char *text, s
                         struct trk_buf *out);
 /* Does `bytes` contain one of the values that are long enough (8) to be no accident? */
 bool build_secrets_occur(const struct build_secrets *secrets, const void *bytes, size_t len);
-size_t build_secrets_longest(const struct build_secrets *secrets);
 
 /* `path` is replaced. `secrets` borrows. on_line (may be NULL) gets each line as it is complete. */
 int build_log_open(const char *path, size_t max_bytes, const struct build_secrets *secrets,

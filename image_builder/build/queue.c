@@ -74,14 +74,6 @@ void build_queue_free(struct build_queue *queue)
     }
 }
 
-bool build_queue_is_idle(struct build_queue *queue)
-{
-    (void)pthread_mutex_lock(&queue->lock);
-    bool is_idle = queue->jobs == NULL;
-    (void)pthread_mutex_unlock(&queue->lock);
-    return is_idle;
-}
-
 bool build_queue_stop(struct build_queue *queue, int64_t grace_ms)
 {
     struct timespec until = in_ms(grace_ms);

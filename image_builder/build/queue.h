@@ -21,7 +21,6 @@ struct build_queue *build_queue_new(struct image_builder *ib, unsigned running_m
 /* Cancels what runs, waits for it up to grace_ms. False: builds still run and use the queue. */
 bool build_queue_stop(struct build_queue *queue, int64_t grace_ms);
 void build_queue_free(struct build_queue *queue);
-bool build_queue_is_idle(struct build_queue *queue);
 
 /* Starts a build of the request's body (a reference is kept). TRK_TOO_MANY when too many wait. */
 int build_job_start(struct build_queue *queue, const json_t *body, struct build_job **ret,
